@@ -1,0 +1,271 @@
+"""``make results``: ablations over several seeds, each in its own worktree, into one page.
+
+All worktrees share DVC's cache, so a stage that two variants have in common runs once. Two variants run
+side by side with one numeric thread each, which uses two cores better than one variant with two threads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+LOG = logging.getLogger(__name__)
+WORKSPACES = Path(".cache/results")
+PAGE = Path("docs/results.md")
+TARGETS = ("label_quality", "evaluate")
+
+# The variant, and the row that is its guided network without the self-training.
+FULL, WITHOUT_SELF_TRAINING = "full", "without_self_training"
+VARIANTS: dict[str, tuple[str, ...]] = {
+    FULL: (),
+    "without_motion": ("ablation=without_motion",),
+    "normalized_cut": ("ablation=normalized_cut",),
+    "without_depth": ("ablation=without_depth",),
+    "without_copy_paste": ("ablation=without_copy_paste",),
+    "without_drop_loss": ("ablation=without_drop_loss",),
+}
+MEASURES = ("PQ", "SQ", "RQ", "PQ_thing", "PQ_stuff", "mIoU", "pixel_accuracy")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One variant with one seed."""
+
+    variant: str
+    seed: int
+
+    @property
+    def folder(self) -> Path:
+        """Its worktree."""
+        return WORKSPACES / f"{self.variant}-{self.seed}"
+
+
+def main() -> None:
+    """Run what is missing, then write the page."""
+    parser = argparse.ArgumentParser(prog="python -m flows.results", description=__doc__)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--variants", nargs="+", choices=sorted(VARIANTS), default=list(VARIANTS))
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="variants side by side")
+    parser.add_argument("--preset", default="embedded")
+    parser.add_argument("--page-only", action="store_true", help="write the page from the runs that are done")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    jobs = [Job(variant, seed) for variant in arguments.variants for seed in arguments.seeds]
+    if not arguments.page_only:
+        # The full method first: the others find its scenes, motion and features in the cache.
+        run_all([job for job in jobs if job.variant == FULL], arguments.preset, arguments.jobs)
+        run_all([job for job in jobs if job.variant != FULL], arguments.preset, arguments.jobs)
+    PAGE.write_text(render(jobs, arguments.preset), encoding="utf-8")
+    LOG.info("wrote %s", PAGE)
+
+
+def run_all(jobs: Sequence[Job], preset: str, side_by_side: int) -> None:
+    """Run jobs, ``side_by_side`` at a time; a failed one is reported and leaves the others alone."""
+    with ThreadPoolExecutor(side_by_side) as pool:
+        for job, error in zip(jobs, pool.map(lambda job: run_job(job, preset), jobs)):
+            LOG.info("%s seed %d: %s", job.variant, job.seed, error or "done")
+
+
+def run_job(job: Job, preset: str) -> str:
+    """Reproduce one variant in its worktree.
+
+    Returns:
+        An empty string, or the last line of the failed command.
+    """
+    if not job.folder.exists():
+        run(["git", "worktree", "add", "--force", "--detach", str(job.folder), "HEAD"], Path.cwd())
+        cache = Path(".dvc/cache").resolve()
+        local = job.folder / ".dvc" / "config.local"
+        local.write_text(f"[cache]\n    dir = {cache}\n[core]\n    autostage = false\n", encoding="utf-8")
+    values = [f"preset={preset}", *VARIANTS[job.variant], f"seed={job.seed}"]
+    values += ["runtime.threads=1", "runtime.workers=1"]
+    log = job.folder / "results.log"
+    for command in (
+        [sys.executable, "-m", "gestalt.cli", "configure", *values],
+        [sys.executable, "-m", "dvc", "repro", *TARGETS],
+    ):
+        try:
+            run(command, job.folder, log)
+        except subprocess.CalledProcessError:
+            tail = log.read_text(encoding="utf-8").splitlines()
+            return f"failed, see {log}: {tail[-1] if tail else 'no output'}"
+    return ""
+
+
+def run(command: Sequence[str], folder: Path, log: Path | None = None) -> None:
+    """Run a command in a folder with that folder's sources.
+
+    Raises:
+        CalledProcessError: It failed.
+    """
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str((folder / "src").resolve()),
+        "OMP_NUM_THREADS": "1",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+    }
+    if log is None:
+        subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
+        return
+    with log.open("a", encoding="utf-8") as stream:
+        subprocess.run(command, cwd=folder, env=environment, check=True, stdout=stream, stderr=stream)
+
+
+Read = Callable[[Path, str], "float | None"]
+
+
+def render(jobs: Sequence[Job], preset: str) -> str:
+    """The page: mean and spread over seeds at label level and after each training, and paired differences."""
+    variants = list(dict.fromkeys(job.variant for job in jobs))
+    by_variant = {variant: [job for job in jobs if job.variant == variant] for variant in variants}
+    seeds = sorted({job.seed for job in jobs})
+    lines = [
+        "# Results",
+        "",
+        "Made by `make results`. Mean ± standard deviation over seeds "
+        f"{', '.join(map(str, seeds))} (a seed draws other streets, dictionaries, clusters and weights), "
+        f"percent. Preset `{preset}`, rendered video and rendered evaluation sets: **not comparable with "
+        "published numbers on real data**. The reported network is the EMA teacher of the self-training, "
+        "fixed beforehand. "
+        "What the numbers mean and why: [findings.md](findings.md).",
+        "",
+        "## Pseudo-labels against the truth of their own frames",
+        "",
+        *table(by_variant, read_labels, MEASURES),
+        "",
+        "Proposals against moving objects of at least 64 visible pixels, IoU above 0.5:",
+        "",
+        *table(by_variant, read_proposals, ("moving_64px_precision", "moving_64px_recall")),
+        "",
+        "## Networks on the evaluation set in Cityscapes' format (19 classes, void-neutral PQ)",
+        "",
+        "After guided training:",
+        "",
+        *table(by_variant, read_network("guided", ("cityscapes",)), MEASURES),
+        "",
+        "After self-training (`full` above is the ablation `without_self_training`):",
+        "",
+        *table(by_variant, read_network("self_trained", ("cityscapes",)), MEASURES),
+        "",
+        "## Mean over the four 19-class evaluation sets",
+        "",
+        *table(by_variant, read_network("self_trained", PANOPTIC_BENCHMARKS), MEASURES),
+        "",
+        "## PQ of the self-trained network of `full` on each evaluation set",
+        "",
+        *per_benchmark(by_variant.get(FULL, [])),
+        "",
+        "## PQ against `full`, seed by seed",
+        "",
+        *differences(by_variant),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+PANOPTIC_BENCHMARKS = ("cityscapes", "kitti", "bdd", "waymo")
+BENCHMARKS = (*PANOPTIC_BENCHMARKS, "mots")
+
+
+def read_labels(folder: Path, measure: str) -> float | None:
+    """A measure of the pseudo-labels, mean over batches."""
+    files = sorted((folder / "reports/metrics").glob("label_quality-*.json"))
+    return mean(json.loads(path.read_text(encoding="utf-8"))["labels"][measure] for path in files)
+
+
+def read_proposals(folder: Path, measure: str) -> float | None:
+    """Precision or recall of the proposals that the labels were made from, percent, mean over batches."""
+    values = []
+    for path in sorted((folder / "reports/metrics").glob("label_quality-*.json")):
+        proposals = json.loads(path.read_text(encoding="utf-8"))["proposals"]
+        values.append(100 * proposals.get("normalized_cut", proposals["motion"])[measure])
+    return mean(values)
+
+
+def read_network(network: str, benchmarks: Sequence[str]) -> Read:
+    """Reader of a network's measure, mean over benchmarks."""
+
+    def read(folder: Path, measure: str) -> float | None:
+        files = [folder / f"reports/metrics/evaluate-{benchmark}.json" for benchmark in benchmarks]
+        if not all(path.exists() for path in files):
+            return None
+        return mean(json.loads(path.read_text(encoding="utf-8"))[network][measure] for path in files)
+
+    return read
+
+
+def table(by_variant: dict[str, list[Job]], read: Read, measures: Sequence[str]) -> list[str]:
+    """A Markdown table, a row per variant."""
+    lines = [f"| variant | seeds | {' | '.join(measures)} |", "|---" * (len(measures) + 2) + "|"]
+    for variant, jobs in by_variant.items():
+        folders = [job.folder for job in jobs if read(job.folder, measures[0]) is not None]
+        cells = [spread([read(folder, measure) for folder in folders]) for measure in measures]
+        lines.append(f"| {variant} | {len(folders)} | {' | '.join(cells)} |")
+    return lines
+
+
+def per_benchmark(jobs: Sequence[Job]) -> list[str]:
+    """A Markdown table of the full method, a row per benchmark."""
+    lines = ["| evaluation set | guided | self-trained |", "|---|---|---|"]
+    for benchmark in BENCHMARKS:
+        cells = [
+            spread([read_network(network, (benchmark,))(job.folder, "PQ") for job in jobs])
+            for network in ("guided", "self_trained")
+        ]
+        lines.append(f"| {benchmark} | {' | '.join(cells)} |")
+    return lines
+
+
+def differences(by_variant: dict[str, list[Job]]) -> list[str]:
+    """Paired differences of PQ to ``full``: they leave out what the seed does to both."""
+    levels: dict[str, Read] = {
+        "labels": read_labels,
+        "guided": read_network("guided", PANOPTIC_BENCHMARKS),
+        "self-trained": read_network("self_trained", PANOPTIC_BENCHMARKS),
+    }
+    lines = [f"| variant minus full | {' | '.join(levels)} |", "|---" * (len(levels) + 1) + "|"]
+    for variant, jobs in by_variant.items():
+        if variant == FULL:
+            continue
+        pairs = [(job.folder, Job(FULL, job.seed).folder) for job in jobs]
+        cells = [
+            spread([subtract(read(ours, "PQ"), read(full, "PQ")) for ours, full in pairs], signed=True)
+            for read in levels.values()
+        ]
+        lines.append(f"| {variant} | {' | '.join(cells)} |")
+    full = [job.folder for job in by_variant.get(FULL, [])]
+    gain = [subtract(levels["guided"](folder, "PQ"), levels["self-trained"](folder, "PQ")) for folder in full]
+    lines.append(f"| {WITHOUT_SELF_TRAINING} | | | {spread(gain, signed=True)} |")
+    return lines
+
+
+def subtract(left: float | None, right: float | None) -> float | None:
+    """The difference where both exist."""
+    return None if left is None or right is None else left - right
+
+
+def mean(values: Iterable[float]) -> float | None:
+    """The mean, or nothing of nothing."""
+    known = list(values)
+    return statistics.fmean(known) if known else None
+
+
+def spread(values: Sequence[float | None], *, signed: bool = False) -> str:
+    """``mean ± standard deviation`` of what is known."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return "not run"
+    number = f"{statistics.fmean(known):+.1f}" if signed else f"{statistics.fmean(known):.1f}"
+    return f"{number} ± {statistics.stdev(known):.1f}" if len(known) > 1 else number
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Stereo video in, panoptic network out, with no human label."""

@@ -1,0 +1,64 @@
+"""How a section of ``params.yaml`` is described: frozen dataclasses whose fields say meaning and range."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from omegaconf import MISSING
+
+from gestalt.errors import ConfigError
+
+
+def setting(
+    meaning: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: Sequence[str] = (),
+) -> Any:
+    """A field of a section: no default (the value stands in ``params.yaml``), a meaning, a range.
+
+    Args:
+        meaning: One line with the unit and, where there is one, the source. It becomes the comment in
+            ``params.yaml`` and the row of ``docs/params.md``.
+        low: Smallest allowed value, inclusive; of each element for a list.
+        high: Largest allowed value, inclusive.
+        choices: The allowed strings.
+    """
+    return dataclasses.field(
+        default=MISSING, metadata={"meaning": meaning, "low": low, "high": high, "choices": tuple(choices)}
+    )
+
+
+def section(kind: type, meaning: str) -> Any:
+    """A field that is a section of its own."""
+    return dataclasses.field(default_factory=kind, metadata={"meaning": meaning})
+
+
+def check_ranges(settings: Any, path: str = "") -> None:
+    """Raise on the first value outside the range or the choices that its field states.
+
+    Raises:
+        ConfigError: With the key's full path, the allowed range and the value found.
+    """
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        key = f"{path}.{field.name}" if path else field.name
+        if dataclasses.is_dataclass(value):
+            check_ranges(value, key)
+            continue
+        for element in value if isinstance(value, list | tuple) else [value]:
+            _check_value(key, element, field.metadata)
+
+
+def _check_value(key: str, value: Any, metadata: Any) -> None:
+    choices = metadata.get("choices") or ()
+    if choices and value not in choices:
+        raise ConfigError(f"{key} must be one of {', '.join(choices)}. Got: {value!r}")
+    low, high = metadata.get("low"), metadata.get("high")
+    if low is not None and value < low:
+        raise ConfigError(f"{key} must be at least {low}. Got: {value!r}")
+    if high is not None and value > high:
+        raise ConfigError(f"{key} must be at most {high}. Got: {value!r}")

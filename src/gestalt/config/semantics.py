@@ -1,0 +1,34 @@
+"""Settings of the section ``semantics``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gestalt.config.schema import setting
+
+
+@dataclass(frozen=True)
+class SemanticsSettings:
+    """Pseudo-classes: clustering and depth-guided inference."""
+
+    n_pseudo_classes: int = setting("number of pseudo-classes; CUPS: 27", low=2, high=255)
+    n_images: int = setting("images of the fit batches that are clustered, evenly spread", low=1)
+    n_vectors: int = setting("cells that are clustered, over all images", low=2)
+    restarts: int = setting("independent starts of k-means; the best one is kept", low=1)
+    temperature: float = setting(
+        "divides squared distances before the softmax, in mean squared distances to the centre", low=1e-3
+    )
+    geometry: bool = setting("cluster geometry from stereo with the features (ours, not in CUPS)")
+    height_weight: float = setting("length of the three heights above ground", low=0)
+    nearness_weight: float = setting("length of the logarithm of disparity", low=0)
+    protrusion_weight: float = setting("length of the three protrusions out of the row", low=0)
+    extent_weight: float = setting("length of the three vertical extents", low=0)
+    windows: bool = setting(
+        "predict from sliding windows, half the height wide; false for features that look no farther anyway"
+    )
+    window_batch: int = setting("windows encoded at once; changes no result", low=1)
+    fusion: bool = setting("mix in the prediction of the halved image, guided by depth; CUPS: true")
+    depth_scale_m: float = setting(
+        "depth at which both predictions weigh the same, metres; CUPS: 1", low=1e-3
+    )
+    max_depth_m: float = setting("depth of pixels without a match, and the largest of all, metres", low=1)

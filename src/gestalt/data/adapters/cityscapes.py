@@ -1,0 +1,148 @@
+"""Cityscapes: stereo sequences with camera files, and gtFine ground truth.
+
+Video: ``leftImg8bit_sequence/<split>/<city>/<city>_<sequence>_<frame>_leftImg8bit.png``, the same under
+``rightImg8bit_sequence``, and ``camera/<split>/<city>/..._camera.json`` of one frame of each snippet or more.
+Truth: ``gtFine/<split>/<city>/..._gtFine_instanceIds.png``, images under ``leftImg8bit``.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from gestalt.data.adapters.sequence_pairs import (
+    NumberedFrame,
+    SequenceNames,
+    broken_frames,
+    list_folders,
+    pair_frames,
+)
+from gestalt.data.calibration import read_cityscapes_camera
+from gestalt.data.images import read_png
+from gestalt.data.records import BrokenFrame, GroundTruthFrame, StereoPair
+from gestalt.data.source import parse_options
+from gestalt.errors import DataError, ShapeError
+from gestalt.panoptic import PanopticMap, from_instance_ids
+
+LEFT, RIGHT, CAMERA = "_leftImg8bit.png", "_rightImg8bit.png", "_camera.json"
+TRUTH = "_gtFine_instanceIds.png"
+# The annotated frame, which has the camera file, is the 20th of 30.
+MAX_CALIBRATION_DISTANCE = 20
+
+
+@dataclass(frozen=True)
+class CityscapesVideo:
+    """Options of the video."""
+
+    split: str = "train"
+    snippet_length: int = 30
+    frame_rate_hz: float = 17.0
+
+
+@dataclass(frozen=True)
+class CityscapesTruth:
+    """Options of the ground truth; an empty split takes all."""
+
+    split: str = ""
+
+
+def find_pairs(root: Path, options: Mapping[str, Any]) -> Iterator[StereoPair | BrokenFrame]:
+    """Pairs of all snippets of a split.
+
+    Frames of one sequence id are cut into snippets: where the frame numbers jump by at least half a snippet,
+    and after every ``snippet_length`` numbers. Smaller jumps are gaps and are reported. Counting numbers, not
+    files, a missing frame shifts nothing, and a subset of the frames of each snippet works.
+    """
+    settings = parse_options(CityscapesVideo, options, "cityscapes")
+    videos = root / "leftImg8bit_sequence" / settings.split
+    for city in list_folders(videos):
+        sequences: dict[str, dict[int, NumberedFrame]] = defaultdict(dict)
+        for left in sorted(city.glob(f"*{LEFT}")):
+            sequence, _, number = left.name.removesuffix(LEFT).rpartition("_")
+            name = left.name.removesuffix(LEFT) + RIGHT
+            right = root / "rightImg8bit_sequence" / settings.split / city.name / name
+            if number.isdigit():
+                sequences[sequence][int(number)] = NumberedFrame(int(number), left, right)
+        cameras = _cameras(root / "camera" / settings.split / city.name)
+        for sequence, frames in sorted(sequences.items()):
+            for snippet in cut_snippets(frames, settings.snippet_length):
+                yield from _pairs_of_snippet(sequence, snippet, cameras.get(sequence, {}), settings)
+
+
+def cut_snippets(frames: Mapping[int, NumberedFrame], length: int) -> list[dict[int, NumberedFrame]]:
+    """Cut the frames of one sequence id into snippets of ``length`` frame numbers; see ``find_pairs``."""
+    snippets: list[dict[int, NumberedFrame]] = []
+    start, before = 0, None
+    for number in sorted(frames):
+        if before is None or number - before >= max(2, length / 2):
+            start = number
+            snippets.append({})
+        elif number - start >= length:
+            start += (number - start) // length * length
+            snippets.append({})
+        snippets[-1][number] = frames[number]
+        before = number
+    return snippets
+
+
+def find_truth(root: Path, options: Mapping[str, Any]) -> Iterator[GroundTruthFrame]:
+    """Annotated frames of gtFine."""
+    settings = parse_options(CityscapesTruth, options, "cityscapes")
+    for annotation in sorted((root / "gtFine").glob(f"{settings.split or '*'}/*/*{TRUTH}")):
+        split, city = annotation.parts[-3:-1]
+        frame_id = annotation.name.removesuffix(TRUTH)
+        image = root / "leftImg8bit" / split / city / f"{frame_id}{LEFT}"
+        yield GroundTruthFrame(frame_id, image, annotation, partial(read_instance_ids, annotation))
+
+
+def read_instance_ids(path: Path) -> PanopticMap:
+    """A 16-bit PNG in Cityscapes form: ``class``, or ``class * 1000 + n`` for an instance.
+
+    Raises:
+        DataError: The file is missing, broken or of another form.
+    """
+    array = read_png(path)
+    try:
+        return from_instance_ids(array)
+    except ShapeError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def _pairs_of_snippet(
+    sequence: str, snippet: dict[int, NumberedFrame], cameras: Mapping[int, Path], settings: CityscapesVideo
+) -> Iterator[StereoPair | BrokenFrame]:
+    first = min(snippet)
+    # The stem holds city, sequence and frame, which is the id that ground truth uses too.
+    names = SequenceNames(f"{sequence}_{first:06d}", f"{sequence}_{{number:06d}}")
+    nearest = min(cameras, key=lambda number: (_distance(number, snippet), number), default=None)
+    if nearest is None or _distance(nearest, snippet) >= MAX_CALIBRATION_DISTANCE:
+        reason = (
+            f"missing calibration: no camera file of {sequence} is less than "
+            f"{MAX_CALIBRATION_DISTANCE} frames away from every frame of the snippet that starts at {first}"
+        )
+        yield from broken_frames(snippet.values(), reason, names)
+        return
+    try:
+        calibration = read_cityscapes_camera(cameras[nearest])
+    except DataError as error:
+        yield from broken_frames(snippet.values(), str(error), names)
+        return
+    yield from pair_frames(snippet, calibration, names, time_step_s=1 / settings.frame_rate_hz)
+
+
+def _distance(number: int, snippet: Mapping[int, NumberedFrame]) -> int:
+    return max(abs(number - member) for member in snippet)
+
+
+def _cameras(folder: Path) -> dict[str, dict[int, Path]]:
+    """Camera files of a city by sequence id and frame number."""
+    cameras: dict[str, dict[int, Path]] = defaultdict(dict)
+    for path in sorted(folder.glob(f"*{CAMERA}")):
+        sequence, _, number = path.name.removesuffix(CAMERA).rpartition("_")
+        if number.isdigit():
+            cameras[sequence][int(number)] = path
+    return cameras

@@ -1,0 +1,92 @@
+"""Published numbers of unsupervised panoptic segmentation, to stand beside ours in the report.
+
+Percent. Every record names the protocol it was measured with; only numbers of one protocol belong in one
+column.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class PublishedResult:
+    """One row of a published table.
+
+    Attributes:
+        dataset: Adapter name of the benchmark, or ``muses``.
+        method: Name of the system.
+        protocol: Name of our protocol with the same rules, or a short description.
+        metrics: Percent by metric name.
+        source: Where the number stands.
+    """
+
+    dataset: str
+    method: str
+    protocol: str
+    metrics: dict[str, float]
+    source: str
+
+
+CUPS_PAPER = "Hahn et al., Scene-Centric Unsupervised Panoptic Segmentation, CVPR 2025"
+U2SEG_PAPER = "Niu et al., Unsupervised Universal Image Segmentation, CVPR 2024, as evaluated by Hahn et al."
+
+PUBLISHED: tuple[PublishedResult, ...] = (
+    PublishedResult(
+        "cityscapes",
+        "CUPS",
+        "cityscapes19",
+        {"PQ": 27.8, "SQ": 57.4, "RQ": 35.2, "PQ_thing": 17.7, "PQ_stuff": 35.1},
+        CUPS_PAPER,
+    ),
+    PublishedResult(
+        "cityscapes",
+        "U2Seg",
+        "cityscapes19",
+        {"PQ": 18.4, "SQ": 55.8, "RQ": 22.7, "PQ_thing": 10.2, "PQ_stuff": 24.3},
+        U2SEG_PAPER,
+    ),
+    PublishedResult(
+        "cityscapes",
+        "DepthG + CutLER",
+        "cityscapes19",
+        {"PQ": 16.1, "SQ": 45.4, "PQ_thing": 3.0, "PQ_stuff": 25.7},
+        f"quoted by {CUPS_PAPER}",
+    ),
+    PublishedResult(
+        "kitti_panoptic", "CUPS", "kitti_panoptic19, cropped to 368 x 1240", {"PQ": 25.5}, CUPS_PAPER
+    ),
+    PublishedResult(
+        "kitti_panoptic", "U2Seg", "kitti_panoptic19, cropped to 368 x 1240", {"PQ": 20.6}, U2SEG_PAPER
+    ),
+    PublishedResult("bdd", "CUPS", "bdd19", {"PQ": 19.9}, CUPS_PAPER),
+    PublishedResult("bdd", "U2Seg", "bdd19", {"PQ": 15.8}, U2SEG_PAPER),
+    PublishedResult("muses", "CUPS", "19 classes", {"PQ": 24.4}, CUPS_PAPER),
+    PublishedResult("muses", "U2Seg", "19 classes", {"PQ": 20.3}, U2SEG_PAPER),
+    PublishedResult("waymo", "CUPS", "waymo19", {"PQ": 26.4}, CUPS_PAPER),
+    PublishedResult("waymo", "U2Seg", "waymo19", {"PQ": 19.8}, U2SEG_PAPER),
+    PublishedResult("mots", "CUPS", "mots2", {"PQ": 67.8}, CUPS_PAPER),
+    PublishedResult("mots", "U2Seg", "mots2", {"PQ": 50.7}, U2SEG_PAPER),
+    PublishedResult(
+        "cityscapes",
+        "CUPS",
+        "27 classes, 320 x 320 centre crop, joint matching",
+        {"mIoU": 26.8, "pixel_accuracy": 83.2},
+        CUPS_PAPER,
+    ),
+    PublishedResult(
+        "cityscapes",
+        "DepthG",
+        "27 classes, 320 x 320 centre crop, joint matching",
+        {"mIoU": 23.1},
+        CUPS_PAPER,
+    ),
+)
+
+# Share of instance pseudo-labels that cover a true object, percent.
+PUBLISHED_MASK_PRECISION = {"CUPS motion": 59.6, "MaskCut": 6.5}
+
+
+def published_for(dataset: str) -> list[PublishedResult]:
+    """The published rows of a benchmark; empty where there are none."""
+    return [result for result in PUBLISHED if result.dataset == dataset]

@@ -1,0 +1,1 @@
+"""Inference: images, folders and videos in, panoptic maps and pictures out."""

@@ -1,0 +1,337 @@
+"""Masks at full resolution: the evidence of every pixel, smoothed along the edges of the image."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from gestalt.config.motion import BoundarySettings
+from gestalt.motion.geometry import Camera, back_project, project, sample
+from gestalt.motion.labelling import UNEXPLAINED_SHARE, box_mean
+from gestalt.motion.rigid_motion import (
+    Precision,
+    measurement_precision,
+    move,
+    refine_motion,
+    squared_deviation,
+)
+
+# Pixels around an object that its filters may look at, at least.
+MIN_MARGIN_PX = 6
+# Pixels that most runs agree on refit the motion: at least so many, and about at most so many.
+CORE_VOTES, MIN_CORE_PX, REFINING_PX = 0.5, 8, 1000
+REFINING_STEPS, REFINING_CUTOFF = 4, 16.0
+# Share of the sure pixels at either end of the depth that may be mistakes.
+CORE_TAIL = 0.02
+# Weight of the depth of pixels without a measurement of their motion.
+HIDDEN_WEIGHT = 0.2
+# Window and floor of photometric errors that are compared: below the floor there is only sensor noise.
+PHOTOMETRIC_RADIUS_PX, PHOTOMETRIC_NOISE = 2, 0.02
+# Differences of grey value and its gradients that count in full.
+FEATURE_LIMITS = torch.tensor([0.15, 0.08, 0.08])
+
+
+@dataclass(frozen=True)
+class GuidedFilter:
+    """Guided filter (He et al., PAMI 2013) with a colour guide, normalised for missing pixels.
+
+    Attributes:
+        guide: (3, H, W) float in [0, 1].
+        weight: (H, W) float, how much each pixel's input counts.
+        radius: Pixels.
+        eps: Smoothness, intensity^2.
+    """
+
+    guide: Tensor
+    weight: Tensor
+    radius: int
+    eps: float
+
+    def __call__(self, planes: Tensor) -> Tensor:
+        """Filter (K, H, W) planes; pixels without weight take the value of similar neighbours."""
+        guide, weight = self.guide, self.weight
+        norm = self._mean(weight[None])[0].clamp(min=1e-4)
+        mean_guide = self._mean(guide * weight) / norm
+        outer = guide[:, None] * guide[None] * weight
+        covariance = self._mean(outer.flatten(0, 1)).view(3, 3, *weight.shape) / norm
+        covariance = covariance - mean_guide[:, None] * mean_guide[None]
+        covariance = covariance.permute(2, 3, 0, 1) + self.eps * torch.eye(3, device=guide.device)
+        inverse = torch.linalg.inv(covariance)
+        weighted = planes * weight
+        mean = self._mean(weighted) / norm
+        cross = self._mean((weighted[:, None] * guide).flatten(0, 1)).view(-1, 3, *weight.shape) / norm
+        cross = cross - mean[:, None] * mean_guide
+        slope = torch.einsum("hwij,kjhw->kihw", inverse, cross)
+        offset = mean - (slope * mean_guide).sum(1)
+        # Windows with little evidence count little.
+        trust = self._mean(norm[None])
+        slope = self._mean((slope * norm).flatten(0, 1)).view(slope.shape) / trust
+        offset = self._mean(offset * norm) / trust
+        return (slope * guide).sum(1) + offset
+
+    def _mean(self, planes: Tensor) -> Tensor:
+        return box_mean(planes, self.radius, self.radius)
+
+
+def smooth_costs(
+    planes: Tensor, weight: Tensor, image: Tensor | None, *, guided_radius: int, eps: float, box_radius: int
+) -> Tensor:
+    """Costs averaged over neighbours that look alike; over all neighbours where there is no image.
+
+    Args:
+        planes: (K, H, W) float.
+        weight: (H, W) float, 0 where a pixel has no measurement.
+        image: (3, H, W) float in [0, 1] or None.
+        guided_radius: Pixels; 0 turns the guide off.
+        eps: Smoothness of the guided filter.
+        box_radius: Pixels.
+    """
+    if image is not None and guided_radius > 0:
+        return GuidedFilter(image, weight + 1e-3, guided_radius, eps)(planes)
+    weight = weight + 1e-3
+    total = box_mean(weight[None], box_radius, box_radius)
+    return box_mean(planes * weight, box_radius, box_radius) / total
+
+
+@dataclass(frozen=True, eq=False)
+class PixelEvidence:
+    """Measurements of every pixel of a frame and what ego-motion says about them.
+
+    Attributes:
+        pixels: (2, H, W) float, coordinates.
+        disparity: (H, W) float, pixels, at t; 0 where unknown.
+        measured: (H, W, 3) float, x, y and disparity at t+1.
+        weight: (H, W) float, 1 where a pixel has a whole, consistent measurement.
+        standing: (H, W) bool, pixels that cannot move: the ground.
+        ego_motion: (4, 4).
+        std: (3,) float, noise, pixels.
+        first_std: 0-d float, noise of the first disparity that predictions inherit.
+        camera: The camera.
+        photometry: The images, or None where there are none.
+    """
+
+    pixels: Tensor
+    disparity: Tensor
+    measured: Tensor
+    weight: Tensor
+    standing: Tensor
+    ego_motion: Tensor
+    std: Tensor
+    first_std: Tensor
+    camera: Camera
+    photometry: Photometry | None
+
+    def crop(self, rows: slice, columns: slice) -> PixelEvidence:
+        """The same for a rectangle of the image."""
+        return PixelEvidence(
+            self.pixels[:, rows, columns],
+            self.disparity[rows, columns],
+            self.measured[rows, columns],
+            self.weight[rows, columns],
+            self.standing[rows, columns],
+            self.ego_motion,
+            self.std,
+            self.first_std,
+            self.camera,
+            None if self.photometry is None else self.photometry.crop(rows, columns),
+        )
+
+    def points(self) -> Tensor:
+        """(H, W, 3) float, metres; unknown pixels lie one pixel of disparity away."""
+        known = torch.where(self.disparity > 0, self.disparity, 1.0)
+        return back_project(self.pixels.permute(1, 2, 0), known, self.camera)
+
+    def precision(self, points: Tensor) -> Precision:
+        """Precision of residuals given the ego-motion."""
+        disparity = self.camera.disparity_scale / points[..., 2]
+        return measurement_precision(
+            self.ego_motion, points, disparity, self.std, self.first_std, self.camera
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Photometry:
+    """The images of a frame, for asking them which motion explains them.
+
+    Attributes:
+        guide: (3, H, W) float in [0, 1], left image at t (a crop of it, where this is one).
+        features: (F, H, W) float, the same crop of the left image's features at t.
+        next_features: (F, H', W') float, the whole left image's features at t+1.
+    """
+
+    guide: Tensor
+    features: Tensor
+    next_features: Tensor
+
+    @classmethod
+    def of(cls, left: Tensor, left_next: Tensor) -> Photometry:
+        """From (3, H, W) float images in [0, 1]."""
+        return cls(left, _features(left), _features(left_next))
+
+    def crop(self, rows: slice, columns: slice) -> Photometry:
+        """The same for a rectangle of the image at t."""
+        return Photometry(self.guide[:, rows, columns], self.features[:, rows, columns], self.next_features)
+
+    def error(self, targets: Tensor) -> Tensor:
+        """Truncated difference between every pixel and where it is said to go.
+
+        Args:
+            targets: (h, w, 2) float, pixels of the image at t+1.
+
+        Returns:
+            (h, w) float in [0, 1]; NaN where the target lies outside.
+        """
+        found, inside = sample(self.next_features, targets.permute(2, 0, 1))
+        error = ((found - self.features).abs() / FEATURE_LIMITS.to(found.device)[:, None, None]).clamp(max=1)
+        return torch.where(inside, error.mean(0), torch.nan)
+
+
+def _features(image: Tensor) -> Tensor:
+    """Grey value and its two gradients, (3, H, W): brightness may drift, edges do not."""
+    grey = image.mean(0, keepdim=True)
+    padded = functional.pad(grey[None], (1, 1, 1, 1), mode="replicate")[0]
+    across = (padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]) / 2
+    down = (padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]) / 2
+    return torch.cat([grey, across, down])
+
+
+@dataclass(frozen=True, eq=False)
+class DrawnObject:
+    """One object at full resolution.
+
+    Attributes:
+        rows: Rows of the image that the arrays cover.
+        columns: Columns.
+        cost: (h, w) float, negative where the object explains a pixel better than the ego-motion.
+        motion: (4, 4), refitted to the pixels.
+        evidence: Mean drop of the squared deviation over the measured pixels of the mask.
+        photometric_gain: Share of the ego-motion's photometric error that the motion removes; NaN without images.
+    """
+
+    rows: slice
+    columns: slice
+    cost: Tensor
+    motion: Tensor
+    evidence: float
+    photometric_gain: float
+
+
+def draw_object(
+    frame: PixelEvidence,
+    motion: Tensor,
+    votes: Tensor,
+    prior: Tensor | None,
+    settings: BoundarySettings,
+    cost_limit: float,
+) -> DrawnObject | None:
+    """Decide pixel by pixel what belongs to one object.
+
+    Args:
+        frame: Evidence of the whole frame.
+        motion: (4, 4), of the object.
+        votes: (H, W) float in [0, 1], share of the runs that put a pixel into the object.
+        prior: See ``refine_motion``.
+        settings: Filters.
+        cost_limit: Squared deviations count at most this much.
+
+    Returns:
+        None where no pixel of the object is measured.
+    """
+    height, width = votes.shape
+    where = (votes > 0).nonzero()
+    guided, box = round(settings.guided_radius * height), round(settings.box_radius * height)
+    margin = max(2 * guided, 2 * box, MIN_MARGIN_PX)
+    (top, left), (bottom, right) = (where.amin(0) - margin).tolist(), (where.amax(0) + margin + 1).tolist()
+    rows, columns = slice(max(0, top), min(height, bottom)), slice(max(0, left), min(width, right))
+    near, votes = frame.crop(rows, columns), votes[rows, columns]
+    points = near.points()
+    precision = near.precision(points)
+    core = ((votes > CORE_VOTES) & (near.weight > 0) & ~near.standing).flatten().nonzero()[:, 0]
+    if len(core) < MIN_CORE_PX:
+        return None
+    core = core[:: max(1, len(core) // REFINING_PX)]
+    flat = Precision(precision.std, precision.direction.flatten(0, 1), precision.shrink.flatten())
+    motion = refine_motion(
+        motion[None],
+        points.flatten(0, 1)[core][None],
+        near.measured.flatten(0, 1)[core][None],
+        torch.ones(1, len(core), device=core.device),
+        flat.select(core[None]),
+        near.camera,
+        iterations=REFINING_STEPS,
+        cutoff=REFINING_CUTOFF,
+        prior=prior,
+    )[0]
+    both = torch.stack([frame.ego_motion, motion])
+    deviation = squared_deviation(both, points.flatten(0, 1), near.measured.flatten(0, 1), flat, near.camera)
+    cost = deviation.clamp(max=cost_limit).view(2, *votes.shape)
+    gain = cost[1] - cost[0]
+    planes = torch.stack([gain, cost[1]]) * near.weight
+    weight = near.weight
+    photometric = _photometric_errors(near, points, both)
+    if photometric is not None:
+        known = (near.disparity > 0) & photometric.isfinite().all(0)
+        local = box_mean(torch.where(known, photometric, 0.0), PHOTOMETRIC_RADIUS_PX, PHOTOMETRIC_RADIUS_PX)
+        share = box_mean(known.float(), PHOTOMETRIC_RADIUS_PX, PHOTOMETRIC_RADIUS_PX).clamp(min=1e-3)
+        local = local / share + PHOTOMETRIC_NOISE
+        step = torch.where(known, (local[1] - local[0]) / local.sum(0), 0.0)
+        planes[0] = planes[0] + settings.photometric_weight * step
+        # A pixel without consistent optical flow still says which motion its colour agrees with.
+        weight = torch.maximum(weight, known * settings.photometric_share)
+    outside, inside = _depth_verdict(near.disparity, near.disparity.flatten()[core], settings)
+    outside = outside | near.standing
+    planes = torch.where(outside, cost_limit, planes)
+    weight = torch.where(outside, 1.0, weight)
+    # Hidden at t+1, but as deep as the object and not on the ground: rather part of it than of what it hides.
+    hidden = inside & ~outside & (near.weight == 0)
+    planes[0] = torch.where(hidden, planes[0] - HIDDEN_WEIGHT * cost_limit, planes[0])
+    weight = torch.where(hidden, weight.clamp(min=HIDDEN_WEIGHT), weight)
+    image = None if near.photometry is None else near.photometry.guide
+    smooth, own = smooth_costs(
+        planes / weight.clamp(min=1e-3),
+        weight,
+        image,
+        guided_radius=guided,
+        eps=settings.guided_eps,
+        box_radius=box,
+    )
+    smooth = smooth + settings.vote_weight * (1 - 2 * votes)
+    smooth = torch.where((own > UNEXPLAINED_SHARE * cost_limit) & (smooth < 0), 0.0, smooth)
+    mask = smooth < 0
+    measured = mask & (near.weight > 0)
+    evidence = -float(gain[measured].mean()) if bool(measured.any()) else 0.0
+    return DrawnObject(rows, columns, smooth, motion, evidence, _photometric_gain(photometric, mask))
+
+
+def _depth_verdict(disparity: Tensor, core: Tensor, settings: BoundarySettings) -> tuple[Tensor, Tensor]:
+    """(h, w) bool twice: pixels outside and inside of the depths that the sure pixels of the object span."""
+    nearest, farthest = torch.quantile(core, 1 - CORE_TAIL), torch.quantile(core, CORE_TAIL)
+    slack = settings.depth_share * (nearest + farthest) / 2 + settings.depth_slack_px
+    known = disparity > 0
+    outside = known & ((disparity > nearest + slack) | (disparity < farthest - slack))
+    return outside, known & (disparity <= nearest) & (disparity >= farthest)
+
+
+def _photometric_errors(near: PixelEvidence, points: Tensor, motions: Tensor) -> Tensor | None:
+    """(2, h, w) photometric error of two motions, NaN outside the image; None without images."""
+    if near.photometry is None:
+        return None
+    errors = [
+        near.photometry.error(project(move(motion, points), near.camera)[..., :2]) for motion in motions
+    ]
+    return torch.stack(errors)
+
+
+def _photometric_gain(errors: Tensor | None, mask: Tensor) -> float:
+    """See ``DrawnObject.photometric_gain``; pixels that either motion moves out of the image do not count."""
+    if errors is None:
+        return math.nan
+    counted = mask & errors.isfinite().all(0)
+    if not bool(counted.any()):
+        return 0.0
+    ego, own = errors[:, counted].sum(1)
+    return float(1 - own / ego.clamp(min=1e-6))

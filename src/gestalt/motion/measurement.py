@@ -1,0 +1,102 @@
+"""What was measured of a frame, wherever it came from: matched images or stored files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import numpy.typing as npt
+
+from gestalt.data.frames import StereoImages, StoredMeasurements
+from gestalt.errors import DataError, ShapeError
+from gestalt.motion.disparity import SemiGlobalMatching
+from gestalt.motion.optical_flow import OpticalFlow
+
+FloatArray = npt.NDArray[np.float32]
+UInt8Array = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """Optical flow and disparities of a stereo pair at t and t+1; None for what nobody measured.
+
+    Attributes:
+        optical_flow_forward: (2, H, W) float32, pixels, left t -> left t+1; NaN where unknown.
+        optical_flow_backward: (2, H, W) float32, left t+1 -> left t.
+        disparity: (H, W) float32, pixels, left image at t; 0 where unknown.
+        disparity_next: (H, W) float32, left image at t+1, on its own grid.
+        disparity_next_warped: (H, W) float32, at t+1 at the pixels of t; one of the two is given.
+        disparity_right: (H, W) float32, right image at t.
+        disparity_right_next: (H, W) float32, right image at t+1.
+
+    Raises:
+        ShapeError: Sizes differ.
+        DataError: No second disparity; infinite values, or NaN where it has no meaning.
+    """
+
+    optical_flow_forward: FloatArray
+    optical_flow_backward: FloatArray | None
+    disparity: FloatArray
+    disparity_next: FloatArray | None
+    disparity_next_warped: FloatArray | None = None
+    disparity_right: FloatArray | None = None
+    disparity_right_next: FloatArray | None = None
+
+    def __post_init__(self) -> None:
+        size = self.disparity.shape
+        if self.disparity_next is None and self.disparity_next_warped is None:
+            raise DataError(
+                "a second disparity is needed: disparity_next or disparity_next_warped. Got neither"
+            )
+        for field in fields(self):
+            array = getattr(self, field.name)
+            if array is None:
+                continue
+            expected = (2, *size) if "optical_flow" in field.name else size
+            if array.shape != expected:
+                raise ShapeError(f"{field.name} must be {expected} like the disparity. Got: {array.shape}")
+            bad = np.isinf(array) if field.name == "optical_flow_forward" else ~np.isfinite(array)
+            if bad.any():
+                raise DataError(
+                    f"{field.name} must be finite. Got: {int(bad.sum())} of {array.size} values that are not, "
+                    f"the first at {tuple(int(i[0]) for i in bad.nonzero())}; unknown disparity is written as 0"
+                )
+
+
+def measure_stereo(
+    images: StereoImages, optical_flow: OpticalFlow, disparity: SemiGlobalMatching, *, both_views: bool
+) -> Measurement:
+    """Match the four images of a frame.
+
+    Args:
+        images: A stereo pair at t and t+1.
+        optical_flow: Who matches times.
+        disparity: Who matches views.
+        both_views: Also match the right views.
+
+    Raises:
+        DataError: A right image is missing.
+    """
+    if images.right is None or images.right_next is None:
+        raise DataError("a frame without stored measurements needs both right images. Got: one is missing")
+    before, after = (images.left, images.right), (images.left_next, images.right_next)
+    return Measurement(
+        optical_flow_forward=optical_flow(images.left, images.left_next),
+        optical_flow_backward=optical_flow(images.left_next, images.left),
+        disparity=disparity.left(*before),
+        disparity_next=disparity.left(*after),
+        disparity_right=disparity.right(*before) if both_views else None,
+        disparity_right_next=disparity.right(*after) if both_views else None,
+    )
+
+
+def take_stored(stored: StoredMeasurements) -> Measurement:
+    """Measurements that came with the data: no reverse directions, so nothing to test them against."""
+    known = stored.optical_flow_valid[None]
+    return Measurement(
+        optical_flow_forward=np.where(known, stored.optical_flow, np.nan).astype(np.float32),
+        optical_flow_backward=None,
+        disparity=stored.disparity,
+        disparity_next=None,
+        disparity_next_warped=stored.disparity_next_warped,
+    )

@@ -1,0 +1,295 @@
+"""Moving rigid objects of one frame, from measurements to an instance map: the whole method in order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import stats
+from torch import Tensor
+from torch.nn import functional
+
+from gestalt.config.motion import MotionSettings
+from gestalt.errors import ConfigError, ShapeError
+from gestalt.motion.background import find_background
+from gestalt.motion.boundary import Photometry, PixelEvidence, draw_object
+from gestalt.motion.cells import Cells, sample_cells
+from gestalt.motion.clustering import Clustering, Models, is_static, merge_models, object_prior
+from gestalt.motion.consistency import assess
+from gestalt.motion.draws import Draws
+from gestalt.motion.ensemble import Candidates, combine_runs
+from gestalt.motion.geometry import Camera, pixel_grid, project
+from gestalt.motion.ground import PROPOSALS, Ground, find_ground
+from gestalt.motion.labelling import label_runs
+from gestalt.motion.measurement import Measurement
+from gestalt.motion.noise import Noise, estimate_noise
+from gestalt.motion.object_filters import ObjectMask, Proposal, compose_objects
+from gestalt.motion.rigid_motion import move
+
+NO_OBJECT = "no object"
+TOO_FEW_RELIABLE = "too few reliable pixels"
+NO_EGO_MOTION = "ego-motion not found"
+
+
+@dataclass(frozen=True, eq=False)
+class RigidObjects:
+    """What was found in a frame.
+
+    Attributes:
+        instance_map: (H, W) uint16, 0 = none, 1..N.
+        proposals: Of ids 1..N, in order.
+        reason: Empty where there are proposals, otherwise why there are none.
+        noise: Of the measurements, pixels.
+        reliable: (H, W) bool, mask O.
+        ego_motion: (4, 4) float, or None where it was not found.
+        ego_residual: (H, W) float32, deviation from the ego-motion in standard deviations, NaN where unmeasured.
+        candidates: Masks of the runs before full resolution, for pictures; None where the method ended earlier.
+    """
+
+    instance_map: npt.NDArray[np.uint16]
+    proposals: list[Proposal]
+    reason: str
+    noise: Noise
+    reliable: npt.NDArray[np.bool_]
+    ego_motion: npt.NDArray[np.float32] | None = None
+    ego_residual: npt.NDArray[np.float32] | None = None
+    candidates: Candidates | None = None
+
+
+def find_rigid_objects(
+    measurement: Measurement,
+    camera: Camera,
+    settings: MotionSettings,
+    *,
+    seed: int,
+    frame_id: str,
+    time_step_s: float = 1.0,
+    valid: npt.NDArray[np.bool_] | None = None,
+    images: tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]] | None = None,
+    device: torch.device | None = None,
+) -> RigidObjects:
+    """Find what moves on its own in one frame.
+
+    Args:
+        measurement: Optical flow and disparities.
+        camera: The camera at this size.
+        settings: Section ``motion``.
+        seed: The experiment's seed; with ``frame_id`` it decides every random choice.
+        frame_id: The frame.
+        time_step_s: Seconds between the frames, for speeds.
+        valid: (H, W) bool, where motion may be trusted; None trusts all.
+        images: (H, W, 3) uint8 RGB left images at t and t+1, which sharpen and test masks; None does without.
+        device: Where the tensors live.
+
+    Returns:
+        The objects, or none with the reason.
+
+    Raises:
+        ConfigError: Camera without focal length or stereo baseline.
+        ShapeError: ``valid`` or an image has another size than the measurements.
+
+    Source:
+        SF2SE3 (Sommer et al., 2022) as CUPS (Hahn et al., CVPR 2025) uses it; docs/motion.md lists how ours differs.
+    """
+    if not (camera.focal_x > 0 and camera.focal_y > 0 and camera.stereo_baseline > 0):
+        raise ConfigError(f"a camera needs positive focal lengths and stereo baseline. Got: {camera}")
+    height, width = measurement.disparity.shape
+    _check_sizes((height, width), valid, images)
+    device = device or torch.device("cpu")
+
+    def tensor(array: npt.NDArray[np.float32] | None) -> Tensor | None:
+        return None if array is None else torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(device)
+
+    def present(array: npt.NDArray[np.float32]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(device)
+
+    forward, backward = present(measurement.optical_flow_forward), tensor(measurement.optical_flow_backward)
+    disparity, disparity_right = present(measurement.disparity), tensor(measurement.disparity_right)
+    trusted = torch.ones(height, width, dtype=torch.bool, device=device)
+    if valid is not None:
+        trusted = torch.from_numpy(np.ascontiguousarray(valid)).to(device)
+    noise = estimate_noise(forward, backward, disparity, disparity_right, settings.noise)
+    judged = assess(
+        forward,
+        backward,
+        disparity,
+        tensor(measurement.disparity_next),
+        tensor(measurement.disparity_next_warped),
+        disparity_right,
+        tensor(measurement.disparity_right_next),
+        trusted,
+        noise,
+        camera,
+        settings.reliability,
+    )
+    reliable = judged.reliable.cpu().numpy()
+    nothing = np.zeros((height, width), np.uint16)
+    if int(reliable.sum()) < settings.reliability.min_reliable_px:
+        return RigidObjects(nothing, [], TOO_FEW_RELIABLE, noise, reliable)
+    forward = torch.where(judged.visible, forward, 0.0)
+    std = torch.tensor([noise.x, noise.y, noise.disparity], device=device)
+    first_std = std[2] * float(settings.noise.propagate)
+    cells = sample_cells(
+        forward,
+        disparity,
+        judged.disparity_next,
+        judged.measured,
+        judged.reliable,
+        camera,
+        settings.clustering.grid_rows,
+    )
+    found = cluster_runs(cells, std, first_std, camera, settings, seed, frame_id)
+    if found is None:
+        return RigidObjects(nothing, [], NO_EGO_MOTION, noise, reliable)
+    ego_motion, ground, candidates = found
+    pixels = pixel_grid(height, width, device)
+    standing = torch.zeros_like(judged.measured)
+    if ground is not None:
+        above = ground.height(pixels.permute(1, 2, 0), disparity.clamp(min=1e-3))
+        standing = (disparity > 0) & (above < settings.ground.margin_m)
+    frame = PixelEvidence(
+        pixels,
+        disparity,
+        torch.cat([pixels + forward, judged.disparity_next[None]]).permute(1, 2, 0),
+        judged.measured.float(),
+        standing,
+        ego_motion,
+        std,
+        first_std,
+        camera,
+        None if images is None else Photometry.of(*(_unit_image(image, device) for image in images)),
+    )
+    instance_map, proposals = compose_objects(
+        _draw(frame, candidates, cells.shape, settings),
+        measurement.disparity,
+        judged.measured.cpu().numpy(),
+        (camera.focal_x, camera.focal_y, camera.stereo_baseline),
+        time_step_s,
+        settings.filters,
+    )
+    reason = "" if proposals else NO_OBJECT
+    return RigidObjects(
+        instance_map,
+        proposals,
+        reason,
+        noise,
+        reliable,
+        ego_motion.cpu().numpy(),
+        _ego_residual(frame),
+        candidates,
+    )
+
+
+def cluster_runs(
+    cells: Cells,
+    std: Tensor,
+    first_std: Tensor,
+    camera: Camera,
+    settings: MotionSettings,
+    seed: int,
+    frame_id: str,
+) -> tuple[Tensor, Ground | None, Candidates] | None:
+    """All runs of a frame and what they agree on.
+
+    Args:
+        cells: Measurements.
+        std: (3,) float, noise of x, y and disparity, pixels.
+        first_std: 0-d float, noise of the first disparity that predictions inherit, pixels.
+        camera: The camera.
+        settings: Section ``motion``.
+        seed: The experiment's seed.
+        frame_id: The frame.
+
+    Returns:
+        The ego-motion (4, 4), the ground where there is one, and the candidates; None where too few runs found
+        an ego-motion.
+    """
+    clustering = settings.clustering
+    draws = Draws(seed, frame_id, settings.runs, cells.device)
+    allowed = cells.reliable & (draws.uniform(len(cells)) < clustering.cell_share)
+    inlier_limit = float(stats.chi2.isf(clustering.inlier_tail, df=3))
+    background = find_background(cells, allowed, draws, std, first_std, camera, inlier_limit)
+    found = background.shares >= clustering.min_background_share
+    if int(found.sum()) < settings.ensemble.consistency_share * settings.runs:
+        return None
+    best = background.shares.argmax()
+    ground = None
+    if settings.ground.margin_m > 0:
+        static = cells.reliable & (background.deviation[best] < inlier_limit)
+        triples = draws.uniform(PROPOSALS, 3)[0]
+        ground = find_ground(cells, static, triples, std[2], camera, settings.ground)
+    if ground is not None:
+        pixels = project(cells.points, camera)[:, :2]
+        allowed = allowed & (ground.height(pixels, cells.disparity) > settings.ground.margin_m)
+    models = Clustering(cells, background, allowed, std, camera, clustering, inlier_limit).run(draws)
+    still = is_static(
+        models.motions, background.motions[models.run], models.support, cells, camera, settings.static
+    )
+    moving = ~still & found[models.run]
+    models = Models(models.run[moving], models.motions[moving], models.support[moving], models.graph_cells)
+    models = merge_models(models, cells, background.precision, camera, clustering)
+    spacing = float(cells.rows[-1] - cells.rows[0]) / max(1, cells.shape[0] - 1)
+    masks = label_runs(cells, background, models, camera, spacing**2, clustering)
+    candidates = combine_runs(masks, settings.runs, settings.ensemble)
+    return background.motions[best], ground, candidates
+
+
+def _draw(
+    frame: PixelEvidence, candidates: Candidates, shape: tuple[int, int], settings: MotionSettings
+) -> list[ObjectMask]:
+    """The kept candidates at full resolution, without those whose evidence is weak."""
+    filters = settings.filters
+    objects = []
+    prior = object_prior(settings.clustering, frame.weight.device)
+    for index in candidates.kept.nonzero()[:, 0].tolist():
+        votes = functional.interpolate(
+            candidates.votes[index][None, None], frame.weight.shape, mode="bilinear", align_corners=False
+        )[0, 0]
+        drawn = draw_object(
+            frame, candidates.motions[index], votes, prior, settings.boundary, settings.clustering.cost_limit
+        )
+        if drawn is None or drawn.evidence < filters.min_evidence:
+            continue
+        # NaN where there are no images to ask.
+        if drawn.photometric_gain < filters.min_photometric_gain:
+            continue
+        points = frame.crop(drawn.rows, drawn.columns).points().flatten(0, 1)
+        moved = move(drawn.motion, points) - move(frame.ego_motion, points)
+        objects.append(
+            ObjectMask(
+                drawn.rows,
+                drawn.columns,
+                drawn.cost.cpu().numpy(),
+                float(candidates.consistency[index]),
+                float(candidates.scores[index]),
+                moved.norm(dim=-1).view(drawn.cost.shape).cpu().numpy(),
+            )
+        )
+    return objects
+
+
+def _ego_residual(frame: PixelEvidence) -> npt.NDArray[np.float32]:
+    points = frame.points()
+    precision = frame.precision(points)
+    predicted = project(move(frame.ego_motion, points.flatten(0, 1)), frame.camera).view(points.shape)
+    deviation = precision.whiten(predicted - frame.measured).norm(dim=-1)
+    residual = torch.where(frame.weight > 0, deviation, torch.nan)
+    return np.asarray(residual.cpu().numpy(), np.float32)
+
+
+def _unit_image(image: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).to(device).float() / 255
+
+
+def _check_sizes(
+    size: tuple[int, int],
+    valid: npt.NDArray[np.bool_] | None,
+    images: tuple[npt.NDArray[np.uint8], ...] | None,
+) -> None:
+    if valid is not None and valid.shape != size:
+        raise ShapeError(f"valid must be {size} like the disparity. Got: {valid.shape}")
+    for image in images or ():
+        if image.shape != (*size, 3):
+            raise ShapeError(f"images must be {(*size, 3)} like the disparity. Got: {image.shape}")

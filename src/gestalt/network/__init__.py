@@ -1,0 +1,1 @@
+"""The panoptic network: images in, detections and semantics out, merged into a panoptic map."""

@@ -1,0 +1,192 @@
+"""A trained network as a folder: ``network.safetensors`` (weights) and ``card.json`` (what they are)."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from gestalt.config.network import NetworkSettings
+from gestalt.config.schema import check_ranges
+from gestalt.errors import ConfigError, DataError
+from gestalt.network.panoptic_network import PanopticNetwork, build_network
+from gestalt.panoptic import Vocabulary
+
+WEIGHTS = "network.safetensors"
+CARD = "card.json"
+CARD_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class NetworkCard:
+    """What a folder's weights are.
+
+    Attributes:
+        settings: The architecture.
+        vocabulary: The thing-stuff split that the outputs follow.
+        image_size: (H, W) of the training images.
+        sources: Name and content hash of the artefacts it was trained on.
+        metrics: Numbers of the training, such as final losses.
+        class_names: A name per unified class; empty until somebody matched the classes.
+        class_colours: An RGB colour (0..255) per unified class; empty for the default palette.
+    """
+
+    settings: NetworkSettings
+    vocabulary: Vocabulary
+    image_size: tuple[int, int]
+    sources: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
+    class_colours: tuple[tuple[int, int, int], ...] = ()
+
+
+def save_network(folder: Path, network: PanopticNetwork, card: NetworkCard) -> None:
+    """Write weights and card, each aside and then renamed; equal content gives equal bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    aside = folder / f"{WEIGHTS}.tmp"
+    save_file(weights, aside)
+    aside.rename(folder / WEIGHTS)
+    content = {
+        "format": CARD_FORMAT,
+        "network": dataclasses.asdict(card.settings),
+        "vocabulary": {"things": card.vocabulary.things, "stuff": card.vocabulary.stuff},
+        "image_size": card.image_size,
+        "sources": card.sources,
+        "metrics": card.metrics,
+        "class_names": card.class_names,
+        "class_colours": card.class_colours,
+    }
+    aside = folder / f"{CARD}.tmp"
+    aside.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    aside.rename(folder / CARD)
+
+
+def load_network(folder: Path, device: torch.device) -> tuple[PanopticNetwork, NetworkCard]:
+    """Read what ``save_network`` wrote.
+
+    Args:
+        folder: Holds weights and card; safetensors cannot run code.
+        device: Where the network goes.
+
+    Returns:
+        The network in evaluation mode and its card.
+
+    Raises:
+        DataError: A file is missing or broken, or weights and card do not fit.
+    """
+    card = read_card(folder)
+    network = build_network(card.settings, card.vocabulary)
+    weights = read_weights(folder)
+    if problems := weight_mismatches(network, weights):
+        raise DataError(f"{folder / WEIGHTS} does not fit its card:\n" + "\n".join(problems))
+    network.load_state_dict(weights)
+    return network.to(device).eval(), card
+
+
+def read_card(folder: Path) -> NetworkCard:
+    """The card of a network folder.
+
+    Raises:
+        DataError: The card is missing, broken, or of another format.
+    """
+    path = folder / CARD
+    if not path.exists():
+        raise DataError(f"{path} does not exist; `dvc repro guided` or `dvc pull` makes a network folder")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["format"] != CARD_FORMAT:
+            raise DataError(f"{path} has format {content['format']}; this version reads format {CARD_FORMAT}")
+        return NetworkCard(
+            settings=_settings_from(NetworkSettings, content["network"]),
+            vocabulary=Vocabulary(
+                tuple(content["vocabulary"]["things"]), tuple(content["vocabulary"]["stuff"])
+            ),
+            image_size=(int(content["image_size"][0]), int(content["image_size"][1])),
+            sources=dict(content["sources"]),
+            metrics=dict(content["metrics"]),
+            class_names=tuple(content["class_names"]),
+            class_colours=tuple((int(r), int(g), int(b)) for r, g, b in content["class_colours"]),
+        )
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError, IndexError, ConfigError) as error:
+        raise DataError(f"{path} is not a network card: {error!r}") from error
+
+
+def read_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The weights of a network folder, on the CPU.
+
+    Raises:
+        DataError: The file is missing or broken.
+    """
+    path = folder / WEIGHTS
+    if not path.exists():
+        raise DataError(f"{path} does not exist; `dvc repro guided` or `dvc pull` makes a network folder")
+    try:
+        weights: dict[str, torch.Tensor] = load_file(path)
+    except SafetensorError as error:
+        raise DataError(f"{path} is not a whole safetensors file ({error}); make it again") from error
+    return weights
+
+
+def weight_mismatches(network: PanopticNetwork, weights: dict[str, torch.Tensor]) -> list[str]:
+    """One line per weight that is missing, unexpected or of another shape; empty when all fit."""
+    own = network.state_dict()
+    lines = [f"missing: {name} {tuple(own[name].shape)}" for name in own if name not in weights]
+    lines += [f"unexpected: {name} {tuple(weights[name].shape)}" for name in weights if name not in own]
+    lines += [
+        f"shape: {name} expected {tuple(own[name].shape)}, got {tuple(weights[name].shape)}"
+        for name in own
+        if name in weights and own[name].shape != weights[name].shape
+    ]
+    return lines
+
+
+def start_from(network: PanopticNetwork, vocabulary: Vocabulary, folder: Path) -> int:
+    """Copy the weights of another trained network where names and shapes agree.
+
+    Outputs per class are copied only when the vocabularies are equal: their rows mean pseudo-classes.
+
+    Args:
+        network: Changed in place.
+        vocabulary: Its vocabulary.
+        folder: The other network.
+
+    Returns:
+        Number of weights copied.
+
+    Raises:
+        DataError: Not one weight agrees.
+    """
+    weights = read_weights(folder)
+    is_same = read_card(folder).vocabulary == vocabulary
+    own = network.state_dict()
+    fitting = {
+        name: weight
+        for name, weight in weights.items()
+        if name in own and own[name].shape == weight.shape and (is_same or ".classify." not in name)
+    }
+    if not fitting:
+        raise DataError(f"no weight of {folder / WEIGHTS} fits this network; check network.* of both")
+    network.load_state_dict({**own, **fitting})
+    return len(fitting)
+
+
+def _settings_from(kind: type[Any], values: dict[str, Any]) -> Any:
+    """A settings dataclass from plain values; unknown and missing keys fail."""
+    names = {entry.name for entry in dataclasses.fields(kind)}
+    if names != set(values):
+        raise KeyError(f"{kind.__name__}: {sorted(names ^ set(values))}")
+    filled = {}
+    for entry in dataclasses.fields(kind):
+        value = values[entry.name]
+        nested: Any = entry.default_factory
+        filled[entry.name] = _settings_from(nested, value) if isinstance(value, dict) else value
+    settings = kind(**filled)
+    check_ranges(settings)
+    return settings

@@ -1,0 +1,276 @@
+"""The vocabulary of panoptic segmentation: maps, label spaces, pseudo-class vocabularies, encodings.
+
+Every room speaks through these types. They hold rules of the problem and no algorithm.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gestalt.errors import DataError, ShapeError
+
+# The one id of ignored pixels, in every map, loss and metric.
+VOID = 255
+
+# Cityscapes writes `class * 1000 + instance`; more instances of a class do not fit.
+INSTANCES_PER_CLASS = 1000
+
+UInt8Array = npt.NDArray[np.uint8]
+UInt16Array = npt.NDArray[np.uint16]
+
+
+@dataclass(frozen=True, eq=False)
+class PanopticMap:
+    """One image's panoptic segmentation in two channels.
+
+    Attributes:
+        semantic_map: (H, W) uint8, class or pseudo-class id of each pixel, 255 where void.
+        instance_map: (H, W) uint16, 0 where no instance is, otherwise its id, unique in the image
+            whatever the class. Stuff has instance 0; a thing pixel with instance 0 belongs to a group
+            whose members nobody separated.
+
+    Raises:
+        ShapeError: The maps are not (H, W), differ in size, or have another dtype.
+    """
+
+    semantic_map: UInt8Array
+    instance_map: UInt16Array
+
+    def __post_init__(self) -> None:
+        for name, array, dtype in (
+            ("semantic_map", self.semantic_map, np.uint8),
+            ("instance_map", self.instance_map, np.uint16),
+        ):
+            if array.ndim != 2 or array.dtype != dtype:
+                raise ShapeError(
+                    f"{name} must be (H, W) {np.dtype(dtype).name}. Got: {array.shape} {array.dtype}"
+                )
+        if self.semantic_map.shape != self.instance_map.shape:
+            raise ShapeError(
+                "semantic_map and instance_map must have one size. "
+                f"Got: {self.semantic_map.shape} and {self.instance_map.shape}"
+            )
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W)."""
+        height, width = self.semantic_map.shape
+        return height, width
+
+
+@dataclass(frozen=True)
+class LabelClass:
+    """One class of a label space."""
+
+    id: int
+    name: str
+    is_thing: bool
+    colour: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class LabelSpace:
+    """The classes a ground truth is expressed in, such as ``cityscapes19``; ids are 0..C-1."""
+
+    name: str
+    classes: tuple[LabelClass, ...]
+
+    def __post_init__(self) -> None:
+        ids = [entry.id for entry in self.classes]
+        if ids != list(range(len(ids))):
+            raise DataError(f"label space {self.name}: class ids must be 0..C-1 in order. Got: {ids}")
+
+    @property
+    def thing_ids(self) -> tuple[int, ...]:
+        """Ids of the countable classes."""
+        return tuple(entry.id for entry in self.classes if entry.is_thing)
+
+    @property
+    def stuff_ids(self) -> tuple[int, ...]:
+        """Ids of the uncountable classes."""
+        return tuple(entry.id for entry in self.classes if not entry.is_thing)
+
+    def palette(self) -> UInt8Array:
+        """(256, 3) uint8 RGB colour of each id; void and unknown ids are black."""
+        palette = np.zeros((256, 3), np.uint8)
+        for entry in self.classes:
+            palette[entry.id] = entry.colour
+        return palette
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The thing-stuff split of the pseudo-classes, in the order that the network's outputs follow.
+
+    Attributes:
+        things: Pseudo-classes (cluster ids) that are things; position = thing index 0..T-1.
+        stuff: Pseudo-classes that are stuff; position = stuff index 0..S-1.
+
+    In the **unified** space of predictions, stuff index s is id s and thing index t is id S + t.
+    """
+
+    things: tuple[int, ...]
+    stuff: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        everything = sorted(self.things + self.stuff)
+        if everything != list(range(len(everything))):
+            raise DataError(
+                "a vocabulary must hold each pseudo-class 0..P-1 once, as thing or as stuff. "
+                f"Got: things {self.things}, stuff {self.stuff}"
+            )
+
+    @property
+    def n_pseudo_classes(self) -> int:
+        """P = T + S."""
+        return len(self.things) + len(self.stuff)
+
+    @property
+    def unified_things(self) -> tuple[int, ...]:
+        """Unified ids of the things: S..S+T-1."""
+        return tuple(range(len(self.stuff), self.n_pseudo_classes))
+
+    @property
+    def unified_stuff(self) -> tuple[int, ...]:
+        """Unified ids of the stuff: 0..S-1."""
+        return tuple(range(len(self.stuff)))
+
+    def unified_table(self) -> UInt8Array:
+        """(256,) uint8 lookup from pseudo-class id to unified id; everything else is void."""
+        table = np.full(256, VOID, np.uint8)
+        for position, pseudo_class in enumerate(self.stuff + self.things):
+            table[pseudo_class] = position
+        return table
+
+    def save(self, path: Path) -> None:
+        """Write as JSON."""
+        content = {"things": list(self.things), "stuff": list(self.stuff)}
+        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> Vocabulary:
+        """Read what ``save`` or the stage ``thing_stuff`` wrote; other keys of the file are left alone.
+
+        Raises:
+            DataError: The file is missing or is not a vocabulary.
+        """
+        if not path.exists():
+            raise DataError(f"{path} does not exist; `dvc repro thing_stuff` makes it")
+        content = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            return cls(things=tuple(content["things"]), stuff=tuple(content["stuff"]))
+        except (KeyError, TypeError) as error:
+            raise DataError(f"{path} must hold the lists `things` and `stuff`: {error!r}") from error
+
+
+def to_two_channel(panoptic: PanopticMap) -> UInt16Array:
+    """(H, W, 2) uint16: class id, instance id."""
+    return np.stack([panoptic.semantic_map.astype(np.uint16), panoptic.instance_map], axis=-1)
+
+
+def from_two_channel(array: npt.NDArray[Any]) -> PanopticMap:
+    """Inverse of ``to_two_channel``.
+
+    Raises:
+        ShapeError: ``array`` is not (H, W, 2).
+    """
+    if array.ndim != 3 or array.shape[-1] != 2:
+        raise ShapeError(f"a two-channel panoptic map must be (H, W, 2). Got: {array.shape}")
+    return PanopticMap(
+        np.ascontiguousarray(array[..., 0]).astype(np.uint8),
+        np.ascontiguousarray(array[..., 1]).astype(np.uint16),
+    )
+
+
+def to_instance_ids(panoptic: PanopticMap) -> npt.NDArray[np.int32]:
+    """(H, W) int32 in Cityscapes form: ``class``, or ``class * 1000 + n`` with n counted per class from 0.
+
+    Raises:
+        DataError: A class has more than 1000 instances.
+    """
+    ids = panoptic.semantic_map.astype(np.int32)
+    counted: dict[int, int] = {}
+    for instance in np.unique(panoptic.instance_map[panoptic.instance_map > 0]):
+        inside = panoptic.instance_map == instance
+        for class_id in np.unique(panoptic.semantic_map[inside]):
+            number = counted.get(int(class_id), 0)
+            if number >= INSTANCES_PER_CLASS:
+                raise DataError(f"class {class_id} has more than {INSTANCES_PER_CLASS} instances")
+            ids[inside & (panoptic.semantic_map == class_id)] = int(class_id) * INSTANCES_PER_CLASS + number
+            counted[int(class_id)] = number + 1
+    return ids
+
+
+def from_instance_ids(ids: npt.NDArray[Any]) -> PanopticMap:
+    """Read Cityscapes form: values below 1000 are classes, others ``class * 1000 + n``.
+
+    Args:
+        ids: (H, W) integer.
+
+    Returns:
+        Instances numbered 1..N in ascending order of their value.
+    """
+    if ids.ndim != 2:
+        raise ShapeError(f"an instance-id map must be (H, W). Got: {ids.shape}")
+    values = ids.astype(np.int64)
+    has_instance = values >= INSTANCES_PER_CLASS
+    semantic = np.where(has_instance, values // INSTANCES_PER_CLASS, values).astype(np.uint8)
+    unique, inverse = np.unique(values, return_inverse=True)
+    numbers = np.where(unique >= INSTANCES_PER_CLASS, np.cumsum(unique >= INSTANCES_PER_CLASS), 0)
+    return PanopticMap(semantic, numbers[inverse.reshape(values.shape)].astype(np.uint16))
+
+
+def ids_to_rgb(ids: npt.NDArray[Any]) -> UInt8Array:
+    """COCO panoptic colours of segment ids: (H, W) integer -> (H, W, 3) uint8, id = R + 256 G + 65536 B."""
+    values = ids.astype(np.int64)
+    return np.stack([values % 256, values // 256 % 256, values // 65536 % 256], axis=-1).astype(np.uint8)
+
+
+def rgb_to_ids(rgb: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+    """Inverse of ``ids_to_rgb``: (H, W, 3 or 4) uint8 -> (H, W) int32.
+
+    Raises:
+        ShapeError: ``rgb`` has another shape.
+    """
+    if rgb.ndim != 3 or rgb.shape[-1] not in (3, 4):
+        raise ShapeError(f"a COCO panoptic image must be (H, W, 3). Got: {rgb.shape}")
+    wide = rgb.astype(np.int32)
+    return wide[..., 0] + 256 * wide[..., 1] + 65536 * wide[..., 2]
+
+
+def segment_ids(panoptic: PanopticMap) -> npt.NDArray[np.int32]:
+    """(H, W) int32, one id per segment: 0 where void, otherwise ``1 + class + 256 * instance``."""
+    ids = 1 + panoptic.semantic_map.astype(np.int32) + 256 * panoptic.instance_map.astype(np.int32)
+    return np.where(panoptic.semantic_map == VOID, 0, ids).astype(np.int32)
+
+
+def segments_info(panoptic: PanopticMap, thing_ids: Sequence[int] = ()) -> list[dict[str, Any]]:
+    """COCO ``segments_info`` that belongs to ``ids_to_rgb(segment_ids(panoptic))``.
+
+    Returns:
+        A record per segment: id, category_id, area (pixels), bbox (x, y, width, height), iscrowd
+        (1 for a thing class without an instance id), sorted by id.
+    """
+    ids = segment_ids(panoptic)
+    records = []
+    for segment in np.unique(ids[ids > 0]):
+        rows, columns = np.nonzero(ids == segment)
+        category = int((segment - 1) % 256)
+        x, y = int(columns.min()), int(rows.min())
+        records.append(
+            {
+                "id": int(segment),
+                "category_id": category,
+                "area": len(rows),
+                "bbox": [x, y, int(columns.max()) - x + 1, int(rows.max()) - y + 1],
+                "iscrowd": int(category in thing_ids and segment <= VOID),
+            }
+        )
+    return records

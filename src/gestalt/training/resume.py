@@ -1,0 +1,64 @@
+"""Resumable state of a training: written whole or not at all, read without running any code it could hold."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gestalt.data.atomic_files import written_aside
+from gestalt.errors import DataError
+
+STATE_FILE = "state.pt"
+KEY_LENGTH = 16
+
+
+def state_folder(cache_dir: Path, key: Mapping[str, Any]) -> Path:
+    """Folder of the training that ``key`` describes; other settings, inputs or seeds have another one.
+
+    Args:
+        cache_dir: Cache of the stage.
+        key: What the result depends on, as JSON.
+    """
+    text = json.dumps(key, sort_keys=True, default=str)
+    return cache_dir / hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
+
+
+def save_state(folder: Path, state: Mapping[str, Any]) -> None:
+    """Write ``state`` (tensors, numbers, strings, lists and dictionaries of them).
+
+    Raises:
+        DataError: The disk is full.
+    """
+    with written_aside(folder / STATE_FILE) as aside:
+        torch.save(dict(state), aside)
+
+
+def load_state(folder: Path, device: torch.device) -> dict[str, Any] | None:
+    """What ``save_state`` wrote, or None where there is nothing.
+
+    Raises:
+        DataError: The file is damaged.
+    """
+    path = folder / STATE_FILE
+    if not path.exists():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+        raise DataError(
+            f"{path} is damaged ({str(error).splitlines()[0]}); delete it to train from the start"
+        ) from error
+    return state
+
+
+def forget_state(folder: Path) -> None:
+    """Delete the state of a training that is done."""
+    (folder / STATE_FILE).unlink(missing_ok=True)
+    if folder.exists() and not any(folder.iterdir()):
+        folder.rmdir()

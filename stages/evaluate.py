@@ -1,0 +1,63 @@
+"""DVC stage ``evaluate``: stored predictions of every network against the ground truth of a benchmark."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from gestalt.data.ground_truth import dataset_of, find_ground_truth
+from gestalt.data.shards import ShardFolder
+from gestalt.errors import DataError
+from gestalt.evaluation.evaluate import Evaluation, evaluate_folder
+from gestalt.evaluation.protocols import protocol_for
+from gestalt.panoptic import Vocabulary
+from stages.entry import Outcome, Stage, run_stage, write_json
+
+
+def main() -> None:
+    """Run the stage."""
+    run_stage(evaluate_benchmark, name="evaluate", item="benchmark")
+
+
+def evaluate_benchmark(stage: Stage) -> Outcome:
+    """Match pseudo-classes to classes and compute every metric of the benchmark's protocol, per network."""
+    folder = Path("data/benchmarks") / stage.item
+    truth = find_ground_truth(folder)
+    protocol = protocol_for(dataset_of(folder), stage.params.evaluate.protocols)
+    predictions = sorted(path for path in (Path("data/predictions") / stage.item).iterdir() if path.is_dir())
+    if not predictions:
+        raise DataError(f"data/predictions/{stage.item} holds no network; `dvc repro predict` makes it")
+    evaluations: dict[str, Evaluation] = {}
+    for path in predictions:
+        vocabulary = read_vocabulary(path.name)
+        evaluations[path.name] = evaluate_folder(
+            ShardFolder(path),
+            truth,
+            protocol,
+            things=vocabulary.unified_things,
+            stuff=vocabulary.unified_stuff,
+            clusters=vocabulary.stuff + vocabulary.things,
+            label=f"{stage.label} {path.name}",
+        )
+    report = {
+        "benchmark": stage.item,
+        "protocol": {**protocol.to_dict(), "hash": protocol.hash},
+        "networks": {name: evaluation.to_dict() for name, evaluation in evaluations.items()},
+    }
+    write_json(Path("reports/evaluation") / f"{stage.item}.json", report)
+    headlines = {name: evaluation.headline() for name, evaluation in evaluations.items()}
+    missing = {f"{name}_missing": len(item.coverage.missing) for name, item in evaluations.items()}
+    return Outcome({"protocol": protocol.label, **headlines}, {"n_images": len(truth), **missing})
+
+
+def read_vocabulary(network: str) -> Vocabulary:
+    """The split that a network's outputs follow, from its card; a later split of the labels may differ."""
+    path = Path("models") / network / "card.json"
+    if not path.exists():
+        raise DataError(f"{path} does not exist; train that network, or remove its predictions")
+    content = json.loads(path.read_text(encoding="utf-8"))["vocabulary"]
+    return Vocabulary(tuple(content["things"]), tuple(content["stuff"]))
+
+
+if __name__ == "__main__":
+    main()

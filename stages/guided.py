@@ -1,0 +1,68 @@
+"""DVC stage ``guided``: pseudo-labels of all batches -> a trained panoptic network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gestalt.data.manifest import read_manifest
+from gestalt.data.shards import ShardFolder
+from gestalt.network.checkpoint import NetworkCard, save_network
+from gestalt.panoptic import Vocabulary
+from gestalt.runtime import choose_device, limit_threads
+from gestalt.tracking.runs import stage_run
+from gestalt.training.curve import mean_of_last, write_curve
+from gestalt.training.dataset import LabelledBatch, PseudoLabelSet
+from gestalt.training.guided import train_guided
+from gestalt.training.resume import forget_state
+from stages.entry import Outcome, Stage, run_stage
+
+MANIFESTS, LABELS = Path("data/manifests"), Path("data/pseudo_labels")
+VOCABULARY = Path("data/vocabulary.json")
+OUT, CURVE = Path("models/guided"), Path("reports/curves/guided.csv")
+
+
+def main() -> None:
+    """Run the stage."""
+    run_stage(train, name="guided")
+
+
+def train(stage: Stage) -> Outcome:
+    """Train on every frame whose pseudo-label holds an object."""
+    params, settings = stage.params, stage.params.guided
+    limit_threads(stage.threads)
+    vocabulary = Vocabulary.load(VOCABULARY)
+    batches = [
+        LabelledBatch(name, read_manifest(MANIFESTS / f"{name}.parquet"), ShardFolder(LABELS / name))
+        for name in params.batches
+    ]
+    samples = PseudoLabelSet(
+        batches,
+        vocabulary,
+        params.frames,
+        ignore_uncovered_things=settings.ignore_uncovered_things,
+        keep_in_memory=settings.keep_in_memory,
+    )
+    sources = {f"pseudo_labels/{batch.name}": batch.labels.fingerprint() for batch in batches}
+    device = choose_device(params.runtime.device)
+    with stage_run(stage.label, params, device=str(device)) as run:
+        result = train_guided(
+            samples,
+            vocabulary,
+            params.network,
+            settings,
+            seed=params.seed,
+            device=device,
+            cache_dir=stage.cache,
+            key={"sources": sources, "threads": stage.threads},
+            log=run.log,
+        )
+    metrics = {"n_samples": float(len(samples)), **mean_of_last(result.curve)}
+    card = NetworkCard(params.network, vocabulary, samples[0].size, sources, metrics)
+    save_network(OUT, result.network, card)
+    write_curve(CURVE, result.curve)
+    forget_state(result.folder)
+    return Outcome(metrics, {"n_steps": len(result.curve)})
+
+
+if __name__ == "__main__":
+    main()

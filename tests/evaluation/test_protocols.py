@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gestalt.config.presets import default_settings
+from gestalt.data.label_spaces import annotated_classes, load_label_space
+from gestalt.errors import ConfigError
+from gestalt.evaluation.protocols import FOLDER, Protocol, known_protocols, load_protocol, protocol_for
+
+FIELDS = (FOLDER / "cityscapes19.yaml").read_text(encoding="utf-8")
+
+
+def write(folder: Path, name: str, text: str) -> None:
+    (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", known_protocols())
+def test_every_protocol_loads_and_fits_its_label_space(name: str) -> None:
+    protocol = load_protocol(name)
+    space = load_label_space(protocol.label_space)
+    annotated = set(annotated_classes(protocol.dataset, protocol.label_space))
+    ignored = set(protocol.ignored_ids(space))
+    assert annotated | ignored == set(range(len(space.classes)))
+    assert not annotated & ignored
+
+
+@pytest.mark.parametrize("name", known_protocols())
+def test_names_say_when_tiny_objects_are_void_and_images_are_rendered(name: str) -> None:
+    protocol = load_protocol(name)
+    assert name.endswith(f"_min{protocol.min_object_px}") == (protocol.min_object_px > 0)
+    assert ("_rendered" in name) == protocol.rendered
+
+
+def test_hashes_differ_between_protocols_and_are_stable() -> None:
+    hashes = {load_protocol(name).hash for name in known_protocols()}
+    assert len(hashes) == len(known_protocols())
+    assert load_protocol("mots2").hash == load_protocol("mots2").hash
+    assert load_protocol("mots2").label == f"mots2@{load_protocol('mots2').hash}"
+
+
+def test_any_field_changes_the_hash() -> None:
+    values = {**load_protocol("cityscapes19").to_dict(), "image_size": (1024, 2048)}
+    changed = Protocol(**{**values, "min_object_px": 1})
+    assert changed.hash != load_protocol("cityscapes19").hash == Protocol(**values).hash
+
+
+def test_the_published_protocol_is_void_neutral_with_groups_as_segments() -> None:
+    protocol = load_protocol("cityscapes19")
+    assert protocol.primary == "void_neutral"
+    assert protocol.group_regions == {"void_neutral": "segment", "standard": "crowd"}
+
+
+def test_waymo_leaves_out_what_it_does_not_annotate() -> None:
+    protocol = load_protocol("waymo19_rendered_min64")
+    assert protocol.ignored_ids(load_label_space("cityscapes19")) == (3, 4, 9)
+
+
+@pytest.mark.parametrize("variant", ["embedded", "paper"])
+def test_presets_name_one_protocol_per_data_set(variant: str) -> None:
+    names = default_settings("evaluate", variant).protocols
+    for dataset in ("cityscapes", "kitti_panoptic", "bdd", "waymo", "mots"):
+        assert protocol_for(dataset, names).dataset == dataset
+    assert load_protocol(default_settings("label_quality", variant).protocol).dataset == "cityscapes"
+
+
+def test_a_missing_data_set_is_explained() -> None:
+    with pytest.raises(ConfigError, match=r"evaluate.protocols must name exactly one.*'bdd'.*none of mots2"):
+        protocol_for("bdd", ["mots2"])
+    with pytest.raises(ConfigError, match="Got: cityscapes19, cityscapes27"):
+        protocol_for("cityscapes", ["cityscapes19", "cityscapes27"])
+
+
+def test_an_unknown_protocol_names_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=r"no protocol 'coco'; known: bdd19, .*cityscapes19"):
+        load_protocol("coco")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("matching: apart", "matching: both", "matching must be one of apart, joint. Got: 'both'"),
+        ("left_over: largest", "left_over: all", "left_over must be one of largest, void"),
+        ("[void_neutral, standard]", "[official]", "conventions must be one of void_neutral, standard"),
+        ("[void_neutral, standard]", "[]", "conventions is empty"),
+        ("  standard: crowd\n", "", "group_regions must be one of segment, crowd. Got: None"),
+        ("min_object_px: 0", "", "missing fields min_object_px"),
+        ("min_object_px: 0", "min_object_px: 0\ncolour: red", "unknown fields colour"),
+    ],
+)
+def test_mistakes_in_a_protocol_are_named(tmp_path: Path, before: str, after: str, message: str) -> None:
+    assert before in FIELDS
+    write(tmp_path, "mine", FIELDS.replace(before, after))
+    with pytest.raises(ConfigError, match=message.replace("[", r"\[")):
+        load_protocol("mine", tmp_path)
+
+
+def test_a_class_that_is_not_in_the_space_is_named(tmp_path: Path) -> None:
+    write(tmp_path, "mine", FIELDS.replace("ignored_classes: []", "ignored_classes: [moon]"))
+    with pytest.raises(ConfigError, match="ignored_classes moon are not in cityscapes19"):
+        load_protocol("mine", tmp_path).ignored_ids(load_label_space("cityscapes19"))

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gestalt.config.network import PredictSettings
+from gestalt.errors import DataError, ShapeError
+from gestalt.inference.predictor import Predictor
+from gestalt.panoptic import VOID
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def predictor(network_folder: Path, settings: PredictSettings) -> Predictor:
+    return Predictor.load(network_folder, CPU, settings)
+
+
+def image(seed: int, size: tuple[int, int] = (48, 64)) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("size", [(48, 64), (33, 101), (16, 16)])
+def test_the_map_has_the_size_of_the_image_and_unified_classes(
+    predictor: Predictor, size: tuple[int, int]
+) -> None:
+    panoptic = predictor(image(0, size)).panoptic
+    assert panoptic.size == size
+    assert set(np.unique(panoptic.semantic_map)) <= {0, 1, 2, 3, 4, VOID}
+    assert (np.isin(panoptic.semantic_map, [3, 4]) == (panoptic.instance_map > 0)).all()
+
+
+def test_segments_describe_the_map(predictor: Predictor) -> None:
+    prediction = predictor(image(0))
+    assert any(entry.instance > 0 for entry in prediction.segments)
+    for entry in prediction.segments:
+        inside = (prediction.panoptic.semantic_map == entry.unified_class) & (
+            prediction.panoptic.instance_map == entry.instance
+        )
+        assert inside.sum() == entry.area_px
+        assert 0 < entry.score <= 1
+
+
+def test_a_batch_gives_what_its_images_give_alone(predictor: Predictor) -> None:
+    together = predictor.predict_batch([image(0), image(1)])
+    for number, prediction in enumerate(together):
+        alone = predictor(image(number))
+        agrees = (alone.panoptic.semantic_map == prediction.panoptic.semantic_map).mean()
+        assert agrees > 0.99  # a batch may round the last bit another way
+
+
+def test_a_working_height_changes_the_network_input_and_not_the_output_size(
+    network_folder: Path, settings: PredictSettings
+) -> None:
+    scaled = Predictor.load(network_folder, CPU, dataclasses.replace(settings, height_px=96))
+    plain = Predictor.load(network_folder, CPU, settings)
+    assert scaled(image(0)).panoptic.size == (48, 64)
+    assert (scaled(image(0)).panoptic.semantic_map != plain(image(0)).panoptic.semantic_map).any()
+    assert (
+        scaled(image(0, (96, 64))).panoptic.semantic_map == plain(image(0, (96, 64))).panoptic.semantic_map
+    ).all()
+
+
+def test_mirrored_views_make_the_prediction_of_a_mirror_image_a_mirror_image(
+    network_folder: Path, settings: PredictSettings
+) -> None:
+    predictor = Predictor.load(network_folder, CPU, dataclasses.replace(settings, view_flip=True))
+    one, other = predictor(image(3)), predictor(image(3)[:, ::-1].copy())
+    agrees = one.panoptic.semantic_map == other.panoptic.semantic_map[:, ::-1]
+    assert agrees.mean() > 0.98
+
+
+@pytest.mark.parametrize(
+    "wrong", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((4, 4, 4), np.uint8)]
+)
+def test_other_arrays_are_refused(predictor: Predictor, wrong: np.ndarray) -> None:
+    with pytest.raises(ShapeError, match=r"must be \(H, W, 3\) uint8 RGB. Got:"):
+        predictor(wrong)
+
+
+def test_images_of_two_sizes_are_refused(predictor: Predictor) -> None:
+    with pytest.raises(ShapeError, match="must have one size"):
+        predictor.predict_batch([image(0), image(0, (32, 64))])
+
+
+def test_a_folder_without_a_network_says_so(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"card\.json does not exist"):
+        Predictor.load(tmp_path, CPU)
+
+
+def test_without_settings_the_embedded_preset_is_used(network_folder: Path) -> None:
+    assert Predictor.load(network_folder, CPU).batch_size == 4
