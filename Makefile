@@ -30,7 +30,7 @@ $(VENV)/.locked: requirements.lock pyproject.toml
 run: venv  ## Render, label, train, evaluate, report (dvc repro)
 	@git rev-parse --git-dir > /dev/null 2>&1 || { echo "This folder is no git repository, DVC needs one: run 'git init' here, or '$(BIN)/dvc config --local core.no_scm true'"; exit 1; }
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
-	@$(BIN)/python -m stages.report --summary
+	@echo "Report: reports/index.html    Runs: make ui    Numbers again: $(BIN)/dvc metrics show"
 
 test: venv  ## Run the whole test suite
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -q -n 2 --dist loadfile
@@ -50,4 +50,5 @@ docs: venv  ## Write docs/params.md from the configuration
 	$(BIN)/gestalt configure --table docs/params.md
 
 clean:  ## Remove what runs made; the DVC cache and .venv stay
-	rm -rf data models reports .cache mlruns/mlflow.db mlruns/artifacts
+	rm -rf data models .cache mlruns/mlflow.db mlruns/artifacts \
+	  reports/audit reports/status reports/pictures reports/gate.json reports/index.html reports/cost.js

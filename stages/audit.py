@@ -24,7 +24,13 @@ def audit(stage: Stage) -> Outcome:
     frames = {frame.frame_id: frame for frame in read_manifest(Path("data/manifests", f"{batch}.parquet"))}
     vocabulary = Vocabulary.load(VOCABULARY)
     class_pixels = np.array(json.loads(VOCABULARY.read_text(encoding="utf-8"))["statistics"]["pixels"])
-    measures = measure_labels(labels.frames(), labels.records(), class_pixels=class_pixels, settings=settings)
+    measures = measure_labels(
+        labels.frames(),
+        labels.records(),
+        class_pixels=class_pixels,
+        ensemble_runs=stage.params.motion.runs,
+        settings=settings,
+    )
     findings = check_labels(measures, settings, vocabulary.n_pseudo_classes)
     result = write_review(
         Path("reports/audit", batch),

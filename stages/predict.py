@@ -7,11 +7,14 @@ from pathlib import Path
 
 from gestalt.data.ground_truth import find_ground_truth
 from gestalt.inference.benchmark import FramePredictor, predict_benchmark
-from gestalt.runtime import choose_device
+from gestalt.runtime import choose_device, limit_threads
 from stages.entry import Outcome, Stage, run_stage
 from stages.inputs import content_hash
 
 NETWORKS = ("guided", "self_trained")
+
+# Starting a worker costs as much as predicting a hundred small images; with a GPU all would share it.
+WORTH_WORKERS = 500
 
 
 def main() -> None:
@@ -23,8 +26,8 @@ def predict(stage: Stage) -> Outcome:
     """Write panoptic maps of the benchmark's images, one shard folder per network; no truth is read."""
     params = stage.params
     frames = find_ground_truth(Path("data/benchmarks") / stage.item)
-    # Workers would share one GPU; a batch of processes pays on the CPU only.
-    uses_cpu = choose_device(params.runtime.device).type == "cpu"
+    is_large = len(frames) > WORTH_WORKERS and choose_device(params.runtime.device).type == "cpu"
+    limit_threads(1 if is_large else stage.threads)
     metrics, status = {}, {}
     for name in NETWORKS:
         network = Path("models") / name
@@ -35,7 +38,7 @@ def predict(stage: Stage) -> Outcome:
             cache_dir=stage.cache / name,
             key={"settings": dataclasses.asdict(params.predict), "network": content_hash(network)},
             shard_size=params.runtime.shard_size,
-            open_executor=stage.open_executor if uses_cpu else None,
+            open_executor=stage.open_executor if is_large else None,
             max_failed_share=params.runtime.max_failed_share,
             label=f"{stage.label} {name}",
         )

@@ -39,7 +39,13 @@ def measures() -> LabelMeasures:
         for name in "abcd"
         for pseudo_class, area in ((0, 70), (1, 25))
     ]
-    return measure_labels(frames, pd.DataFrame(rows), class_pixels=np.array([280, 100]), settings=SETTINGS)
+    return measure_labels(
+        frames,
+        pd.DataFrame(rows),
+        class_pixels=np.array([280, 100]),
+        ensemble_runs=1,
+        settings=SETTINGS,
+    )
 
 
 def finding(findings: list[Finding], table: str, column: str) -> Finding:

@@ -9,6 +9,7 @@ from gestalt.config.presets import default_settings
 from gestalt.errors import DataError
 
 SETTINGS = default_settings("audit", max_depth_m=80.0, max_speed_m_s=40.0, max_instances_per_frame=4)
+RUNS = 8
 
 
 def frame(frame_id: str, void: int = 10, status: str = "ok") -> dict[str, Any]:
@@ -19,7 +20,7 @@ def frame(frame_id: str, void: int = 10, status: str = "ok") -> dict[str, Any]:
 def segment(
     frame_id: str, pseudo_class: int, area: int, instance: int = 0, **values: float
 ) -> dict[str, Any]:
-    known = {"consistency": 1.0, "depth_median_m": 10.0, "speed_m_s": 5.0, "confidence": 0.5}
+    known = {"consistency": RUNS, "depth_median_m": 10.0, "speed_m_s": 5.0, "confidence": 0.5}
     return {
         "frame_id": frame_id,
         "pseudo_class": pseudo_class,
@@ -31,7 +32,11 @@ def segment(
 
 def measure(frames: list[dict[str, Any]], segments: list[dict[str, Any]], pixels: list[int]) -> Any:
     return measure_labels(
-        pd.DataFrame(frames), pd.DataFrame(segments), class_pixels=np.array(pixels), settings=SETTINGS
+        pd.DataFrame(frames),
+        pd.DataFrame(segments),
+        class_pixels=np.array(pixels),
+        ensemble_runs=RUNS,
+        settings=SETTINGS,
     )
 
 
@@ -46,6 +51,7 @@ def test_measures_of_a_hand_made_batch() -> None:
     assert rows.loc["b", "coverage"] == pytest.approx(0.6)
     assert rows["n_instances"].to_dict() == {"a": 1, "b": 0}
     assert rows.loc["a", "largest_instance_share"] == pytest.approx(0.2)
+    assert rows.loc["a", "min_consistency"] == pytest.approx(1.0)
     batch = measured.batch.iloc[0]
     assert batch["no_instance_share"] == 0.5
     assert batch["mean_coverage"] == pytest.approx(0.75)
@@ -83,7 +89,7 @@ def test_failed_and_empty_frames_are_counted_apart_and_a_failed_one_is_the_worst
 @pytest.mark.parametrize(
     ("values", "cause"),
     [
-        ({"consistency": 0.1}, "the motion ensemble agrees less than fully"),
+        ({"consistency": 1.0}, "the motion ensemble agrees less than fully"),
         ({"depth_median_m": 500.0}, "depth or speed out of range"),
         ({"speed_m_s": 90.0}, "depth or speed out of range"),
     ],
@@ -109,6 +115,7 @@ def test_a_batch_without_any_segment_is_measured() -> None:
         pd.DataFrame([frame("a", void=100)]),
         pd.DataFrame({"frame_id": []}),
         class_pixels=np.array([5, 5]),
+        ensemble_runs=RUNS,
         settings=SETTINGS,
     )
     assert measured.batch.iloc[0]["empty_share"] == 1.0
@@ -121,5 +128,6 @@ def test_a_missing_column_is_named() -> None:
             pd.DataFrame([{"frame_id": "a", "status": "ok", "reason": "", "pixels": 1}]),
             pd.DataFrame([segment("a", 0, 1)]),
             class_pixels=np.array([1]),
+            ensemble_runs=RUNS,
             settings=SETTINGS,
         )

@@ -1,5 +1,6 @@
 import logging
 import os
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,23 @@ def test_work_of_an_earlier_pipeline_is_not_recorded_again_under_new_parameters(
     assert second.run_id != first.run_id
     assert second.n_stages == 0
     assert open_store(root)[0].get_run(second.run_id).data.metrics["PQ/cityscapes"] == 24.0
+
+
+def test_a_resumed_stage_is_completed_in_the_run_it_went_on_with(root: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), stage_run("guided", params()) as first:
+        raise KeyboardInterrupt
+    client, _ = open_store(root)
+    long_ago = client.get_run(first.run_id).info.start_time - 3_600_000
+    with sqlite3.connect(root / "mlruns/mlflow.db") as database:
+        database.execute("update runs set start_time = ? where run_uuid = ?", (long_ago, first.run_id))
+    database.close()
+    with stage_run("guided", params()) as second:
+        second.log(1, {"total": 1.0})
+    write_reports(root)
+    (root / "reports/status/guided.json").write_text('{"seconds": 30.0}')
+    closing = close_pipeline(params(), device="cpu")
+    assert stages(root, closing.run_id)["guided"].info.run_id == first.run_id
+    assert len(stages(root, closing.run_id)) == 2
 
 
 def test_a_live_run_is_completed_and_not_doubled(root: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,15 @@ def test_self_training_sees_every_left_image_once(tmp_path: Path) -> None:
     assert sorted(int(images[index][0, 0, 0]) for index in range(len(images))) == [0, 10, 20, 30, 40]
     with pytest.raises(DataError, match="no image to self-train on"):
         ImageSet([], FRAMES, keep_in_memory=True)
+
+
+def test_video_of_two_sizes_says_which_keys_make_it_one(tmp_path: Path) -> None:
+    frames = make_frames(tmp_path, 3)
+    frames[1] = dataclasses.replace(frames[1], height=30)
+    as_stored = dataclasses.replace(FRAMES, height=0, width=0)
+    with pytest.raises(DataError, match=r"Got: 24 x 32 \(\d frames\), 30 x 32 .*set frames\.height and"):
+        ImageSet(frames, as_stored, keep_in_memory=True)
+    assert len(ImageSet(frames, FRAMES, keep_in_memory=True)) == 4
 
 
 @pytest.mark.parametrize(("batch_size", "n_samples"), [(4, 10), (3, 2), (1, 7)])

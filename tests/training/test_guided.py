@@ -219,4 +219,4 @@ def test_a_drop_rule_that_leaves_no_negative_anchor_is_refused(guided_settings: 
     with pytest.raises(
         ConfigError, match=r"covers_anchors needs guided\.drop_loss\.unlabelled_share above 0"
     ):
-        drop_rule(everywhere)
+        drop_rule(everywhere, "guided")

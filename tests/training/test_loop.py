@@ -68,6 +68,21 @@ def test_a_loss_that_is_not_finite_stops_and_saves_the_batch(
     assert len(saved["targets"]) == 2
 
 
+def test_half_precision_trains_with_finite_losses(
+    tmp_path: Path,
+    samples: list[TrainingSample],
+    network_settings: NetworkSettings,
+    guided_settings: GuidedSettings,
+) -> None:
+    optimiser = dataclasses.replace(guided_settings.optimiser, mixed_precision=True)
+    settings = dataclasses.replace(guided_settings, steps=3, optimiser=optimiser)
+    result = train_guided(
+        samples, VOCABULARY, network_settings, settings, seed=0, device=CPU, cache_dir=tmp_path
+    )
+    assert len(result.curve) == 3
+    assert {weight.dtype for weight in result.network.parameters()} == {torch.float32}
+
+
 def test_running_out_of_memory_says_what_to_lower(
     tmp_path: Path,
     samples: list[TrainingSample],

@@ -96,12 +96,14 @@ def test_confidence_rises_once_per_round() -> None:
 def test_a_class_that_reaches_six_tenths_keeps_only_pixels_above_three_tenths() -> None:
     probs = torch.zeros(3, 1, 4)
     probs[1, 0] = torch.tensor([0.6, 0.31, 0.29, 0.1])
-    assert confident_semantics(probs, 0.5).tolist() == [[1, 1, VOID, VOID]]
+    for next_best in (True, False):
+        assert confident_semantics(probs, 0.5, next_best=next_best).tolist() == [[1, 1, VOID, VOID]]
 
 
-def test_where_the_best_class_is_not_confident_the_next_one_that_is_wins() -> None:
+def test_where_the_best_class_is_not_confident_the_pixel_is_void_or_the_next_one_that_is_wins() -> None:
     probs = torch.tensor([[[0.9, 0.4]], [[0.1, 0.3]], [[0.0, 0.2]]])
-    assert confident_semantics(probs, 0.5).tolist() == [[0, 1]]
+    assert confident_semantics(probs, 0.5, next_best=True).tolist() == [[0, 1]]
+    assert confident_semantics(probs, 0.5, next_best=False).tolist() == [[0, VOID]]
 
 
 def prediction(scores: list[float], semantic: np.ndarray) -> Prediction:
@@ -121,6 +123,7 @@ def label(scores: list[float], semantic: np.ndarray, *, ignore: bool) -> object:
         instance_confidence=0.7,
         overlap_share=0.5,
         semantic_confidence=0.5,
+        next_best=True,
         ignore_uncovered_things=ignore,
     )
 

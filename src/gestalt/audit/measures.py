@@ -50,7 +50,8 @@ class LabelMeasures:
             pixels), n_instances, n_segments, n_pseudo_classes, largest_instance_share, min_consistency,
             confidence (mean over labelled pixels), implausible (instances out of range), surprise (total
             variation to the class shares of the batch), suspicion in [0, 1], why (the strongest cause).
-        segments: The label table with area_share, instance_depth_m and instance_speed_m_s.
+        segments: The label table, consistency as a share of the runs, with area_share, instance_depth_m and
+            instance_speed_m_s.
         batch: One row: shares, means and counts of the batch.
         class_shares: (P,) share of the labelled pixels in each pseudo-class.
     """
@@ -66,14 +67,16 @@ def measure_labels(
     records: pd.DataFrame,
     *,
     class_pixels: npt.NDArray[np.int64],
+    ensemble_runs: int,
     settings: AuditSettings,
 ) -> LabelMeasures:
     """Measure the pseudo-labels of a batch.
 
     Args:
         frames: ``frames.parquet`` of the shard folder.
-        records: The label table.
+        records: The label table; its ``consistency`` counts runs of the motion ensemble.
         class_pixels: (P,) labelled pixels of each pseudo-class over *all* batches, for the drift.
+        ensemble_runs: Runs of the motion ensemble; makes consistency a share.
         settings: What counts as plausible.
 
     Raises:
@@ -84,7 +87,7 @@ def measure_labels(
         records = records.reindex(columns=list(dict.fromkeys([*records.columns, *_LABEL_COLUMNS])))
     _require(records, SEGMENT_COLUMNS, "the label table")
     n_classes = len(class_pixels)
-    segments = _measure_segments(records, frames)
+    segments = _measure_segments(records, frames, ensemble_runs)
     areas = segments["area_px"].to_numpy(np.float64)
     classes = segments["pseudo_class"].to_numpy(np.int64)
     shares = _shares(np.bincount(classes, areas, n_classes)[:n_classes].astype(np.float64))
@@ -96,10 +99,11 @@ def measure_labels(
 _LABEL_COLUMNS = (*SEGMENT_COLUMNS, "x0", "y0", "x1", "y1", "source", "valid_share", "confidence")
 
 
-def _measure_segments(records: pd.DataFrame, frames: pd.DataFrame) -> pd.DataFrame:
+def _measure_segments(records: pd.DataFrame, frames: pd.DataFrame, ensemble_runs: int) -> pd.DataFrame:
     pixels = frames.set_index("frame_id")["pixels"].astype(float)
     is_instance = records["instance"] > 0
     return records.assign(
+        consistency=records["consistency"].astype(float) / ensemble_runs,
         area_share=records["area_px"].astype(float) / records["frame_id"].map(pixels),
         # Sky has no depth and roads reach the horizon: only instances have a range to be checked.
         instance_depth_m=records["depth_median_m"].astype(float).where(is_instance),

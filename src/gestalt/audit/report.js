@@ -2,7 +2,7 @@ const rows = window.gestaltCost || [];
 if (rows.length) {
   const keys = [['seconds', 'seconds'], ['cpu_seconds', 'CPU seconds'], ['peak_memory_mib', 'peak memory, MiB'],
     ['frames_per_second', 'frames / s']];
-  const show = value => typeof value === 'number' ? value.toLocaleString('en', {maximumFractionDigits: 1}) : '\u2013';
+  const show = value => typeof value === 'number' ? value.toLocaleString('en', {minimumFractionDigits: 1, maximumFractionDigits: 1}) : '\u2013';
   const table = document.createElement('table');
   const line = (cells, kind) => {
     const row = table.insertRow();

@@ -115,7 +115,7 @@ def batch_strips(
 
 
 def benchmark_strips(benchmark: str, n_frames: int, workspace: Workspace, width_px: int) -> list[Strip]:
-    """Strips of a benchmark: image, prediction of each network, errors of the last, truth.
+    """Strips of a benchmark: image, prediction of each network, truth, errors of the last network.
 
     Args:
         benchmark: Name of the evaluation set.
@@ -145,8 +145,8 @@ def benchmark_strips(benchmark: str, n_frames: int, workspace: Workspace, width_
             pictures.append(Picture(name, draw_panoptic(image, matched, space.palette())))
             errors = _draw_errors(image, matched.semantic_map, true_map.semantic_map)
         pictures += [
-            Picture("errors of the last: red is wrong", errors),
             Picture("truth", draw_panoptic(image, true_map, space.palette())),
+            Picture(f"errors of {name}: red is wrong", errors),
         ]
         strips.append(Strip(f"{benchmark} / {frame_id}", _fit(pictures, width_px)))
     return strips

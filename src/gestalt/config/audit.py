@@ -37,7 +37,7 @@ class AuditSettings:
         "warning: largest share of a frame that one moving instance covers", low=0, high=1
     )
     min_consistency: float = setting(
-        "warning: smallest agreement of the motion ensemble on a kept instance", low=0, high=1
+        "warning: smallest share of the motion runs that vouch for a kept instance", low=0, high=1
     )
     max_depth_m: float = setting("warning: farthest median depth of an instance, metres", low=0)
     max_speed_m_s: float = setting("warning: fastest instance, metres per second", low=0)

@@ -71,7 +71,7 @@ def writable_schema(kind: type) -> DictConfig:
 
     OmegaConf marks every node of a frozen dataclass read-only, and refuses to merge into nested ones.
     """
-    schema = OmegaConf.structured(kind)
+    schema: DictConfig = OmegaConf.structured(kind)
     nodes = [schema]
     while nodes:
         node = nodes.pop()

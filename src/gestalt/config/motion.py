@@ -126,7 +126,7 @@ class GroundSettings:
     tolerance_stds: float = setting(
         "standard deviations of disparity within which a cell lies on it", low=0.1
     )
-    min_share: float = setting("least share of the standing cells on it", low=0, high=1)
+    min_share: float = setting("least share of the reliable cells on it", low=0, high=1)
 
 
 @dataclass(frozen=True)
@@ -169,6 +169,9 @@ class BoundarySettings:
     vote_weight: float = setting("weight of the runs' votes against the evidence of a pixel", low=0)
     depth_share: float = setting("disparities of an object may exceed its sure pixels' by this share", low=0)
     depth_slack_px: float = setting("and by this much, px", low=0)
+    hidden_weight: float = setting(
+        "weight of a pixel that is hidden at t+1 and as deep as the object", low=0, high=1
+    )
     photometric_weight: float = setting(
         "weight of the difference of photometric errors (each in [0, 1]); 0 ignores colour", low=0
     )

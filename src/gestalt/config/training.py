@@ -123,6 +123,9 @@ class SelfTrainingSettings:
     semantic_confidence: float = setting(
         "zeta: pixels below this share of their class's largest probability are void", low=0, high=1
     )
+    next_best: bool = setting(
+        "a pixel below that takes the next class that is above (CUPS) instead of becoming void"
+    )
     ignore_uncovered_things: bool = setting(
         "pixels that the teacher calls thing without an instance are void"
     )
@@ -132,3 +135,4 @@ class SelfTrainingSettings:
     optimiser: OptimiserSettings = section(OptimiserSettings, "AdamW and its schedule")
     augmentation: AugmentationSettings = section(AugmentationSettings, "geometry and photometry")
     copy_paste: PasteSettings = section(PasteSettings, "pasting of the batch's own labels")
+    drop_loss: DropLossSettings = section(DropLossSettings, "DropLoss; CUPS has none in this training")

@@ -50,6 +50,7 @@ class Background:
 def find_background(
     cells: Cells,
     allowed: Tensor,
+    weights: Tensor,
     draws: Draws,
     std: Tensor,
     first_std: Tensor,
@@ -64,6 +65,7 @@ def find_background(
     Args:
         cells: Measurements.
         allowed: (n, N) bool, the reliable cells that each run may use.
+        weights: (N,) float, how much each cell says about the static scene; see ``cell_weights``.
         draws: Random numbers.
         std: (3,) float, noise of x, y and disparity, pixels.
         first_std: 0-d float, noise of the first disparity that predictions inherit, pixels.
@@ -72,7 +74,7 @@ def find_background(
     """
     index, usable = draws.subset(allowed, REFINING_CELLS)
     points, measured, points_next = cells.points[index], cells.measured[index], cells.points_next[index]
-    weights = usable * depth_balance(cells)[index]
+    weight = usable * weights[index]
     picked = draws.members(usable.sum(1), PROPOSALS, PROPOSAL_CELLS)
     run = torch.arange(len(index), device=index.device)[:, None, None]
     # Depth noise grows with the square of the depth, so near points say more about a metric motion.
@@ -83,20 +85,20 @@ def find_background(
     judges = slice(0, JUDGING_CELLS)
     loose = exact_precision(std * JUDGING_SLACK, (len(index), 1, len(usable[0, judges])))
     deviation = squared_deviation(proposed, points[:, None, judges], measured[:, None, judges], loose, camera)
-    loss = (deviation.clamp(max=inlier_limit) * weights[:, None, judges]).sum(-1)
+    loss = (deviation.clamp(max=inlier_limit) * weight[:, None, judges]).sum(-1)
     motions = proposed[run[:, 0, 0], loss.argmin(1)]
     precision = exact_precision(std, tuple(index.shape))
     for cutoff in CUTOFFS:
         motions = refine_motion(
-            motions, points, measured, weights, precision, camera, iterations=STEPS, cutoff=cutoff
+            motions, points, measured, weight, precision, camera, iterations=STEPS, cutoff=cutoff
         )
-    best = _explained(motions, points, measured, precision, camera, inlier_limit, weights).argmax()
+    best = _explained(motions, points, measured, precision, camera, inlier_limit, weight).argmax()
     everywhere = measurement_precision(motions[best], cells.points, cells.disparity, std, first_std, camera)
     motions = refine_motion(
         motions,
         points,
         measured,
-        weights,
+        weight,
         everywhere.select(index),
         camera,
         iterations=STEPS,
@@ -108,17 +110,26 @@ def find_background(
     return Background(motions, shares, everywhere, deviation)
 
 
-def depth_balance(cells: Cells) -> Tensor:
-    """Weight (N,) of every cell: the inverse square root of how many reliable cells share its depth.
+def cell_weights(cells: Cells, on_ground: Tensor | None) -> Tensor:
+    """How much each cell says about the static scene, (N,) float.
 
-    A truck that fills half of the view is one depth, the static world is many; a plain count would take the truck's motion
-    for the camera's. The square root still lets a wall that is most of the scene win.
+    A truck that fills half of the view would win a plain count. So a cell weighs the inverse square root of how many
+    reliable cells share its depth (a truck is one depth, the static world is many; a wall that is most of the scene still
+    wins), and the ground, which surely stands, weighs at least as much as all the rest.
+
+    Args:
+        cells: Measurements.
+        on_ground: (N,) bool, or None where no ground was found.
     """
     octave = (cells.disparity.log2() * BINS_PER_OCTAVE).floor().long()
     octave = octave - octave.min()
     counts = torch.zeros(int(octave.max()) + 1, device=cells.device)
     counts.index_add_(0, octave, cells.reliable.float())
-    return counts[octave].clamp(min=1).rsqrt() * len(cells) ** 0.5
+    weights = counts[octave].clamp(min=1).rsqrt() * len(cells) ** 0.5 * cells.reliable
+    if on_ground is None:
+        return weights
+    ground, rest = weights[on_ground].sum().clamp(min=1e-6), weights[~on_ground].sum()
+    return torch.where(on_ground, weights * (rest / ground).clamp(min=1), weights)
 
 
 def _explained(

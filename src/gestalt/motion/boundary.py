@@ -23,12 +23,14 @@ from gestalt.motion.rigid_motion import (
 # Pixels around an object that its filters may look at, at least.
 MIN_MARGIN_PX = 6
 # Pixels that most runs agree on refit the motion: at least so many, and about at most so many.
-CORE_VOTES, MIN_CORE_PX, REFINING_PX = 0.5, 8, 1000
+CORE_VOTES, MIN_CORE_PX, REFINING_PX = 0.5, 8, 2000
 REFINING_STEPS, REFINING_CUTOFF = 4, 16.0
 # Share of the sure pixels at either end of the depth that may be mistakes.
-CORE_TAIL = 0.02
-# Weight of the depth of pixels without a measurement of their motion.
-HIDDEN_WEIGHT = 0.2
+CORE_TAIL = 0.05
+# Hidden pixels vote for the object with this share of the largest cost.
+HIDDEN_SHARE = 0.5
+# Rounds of refitting a motion to what it explains.
+GROWTH_STEPS = 2
 # Window and floor of photometric errors that are compared: below the floor there is only sensor noise.
 PHOTOMETRIC_RADIUS_PX, PHOTOMETRIC_NOISE = 2, 0.02
 # Differences of grey value and its gradients that count in full.
@@ -250,61 +252,110 @@ def draw_object(
     near, votes = frame.crop(rows, columns), votes[rows, columns]
     points = near.points()
     precision = near.precision(points)
-    core = ((votes > CORE_VOTES) & (near.weight > 0) & ~near.standing).flatten().nonzero()[:, 0]
-    if len(core) < MIN_CORE_PX:
-        return None
-    core = core[:: max(1, len(core) // REFINING_PX)]
+    image = None if near.photometry is None else near.photometry.guide
+    core = votes > CORE_VOTES
+    smoothing = [(None, max(1, box))] * (GROWTH_STEPS - 1) + [(image, box)]
+    for guide, radius in smoothing:
+        chosen = (core & (near.weight > 0) & ~near.standing).flatten().nonzero()[:, 0]
+        if len(chosen) < MIN_CORE_PX:
+            return None
+        motion = _refit(near, points, precision, motion, chosen, prior)
+        costs = _pixel_costs(near, points, precision, motion, chosen, settings, cost_limit)
+        smooth, own = smooth_costs(
+            torch.stack([costs.gain, costs.own]),
+            costs.weight,
+            guide,
+            guided_radius=guided,
+            eps=settings.guided_eps,
+            box_radius=radius,
+        )
+        smooth = smooth + settings.vote_weight * (1 - 2 * votes)
+        smooth = torch.where((own > UNEXPLAINED_SHARE * cost_limit) & (smooth < 0), 0.0, smooth)
+        # What the motion explains beside the cells that proposed it determines it better than they do.
+        core = smooth < 0
+    measured = core & (near.weight > 0)
+    evidence = -float(costs.measured_gain[measured].mean()) if bool(measured.any()) else 0.0
+    gain = _photometric_gain(costs.photometric, core)
+    return DrawnObject(rows, columns, smooth, motion, evidence, gain)
+
+
+@dataclass(frozen=True, eq=False)
+class _PixelCosts:
+    """Evidence of the pixels of a crop against an object.
+
+    Attributes:
+        gain: (h, w) float, negative where the object explains a pixel better than the ego-motion.
+        own: (h, w) float, squared deviation from the object's motion.
+        weight: (h, w) float, how much each pixel counts.
+        measured_gain: (h, w) float, the part of ``gain`` that was measured.
+        photometric: (2, h, w) float or None, photometric errors of ego-motion and object.
+    """
+
+    gain: Tensor
+    own: Tensor
+    weight: Tensor
+    measured_gain: Tensor
+    photometric: Tensor | None
+
+
+def _refit(
+    near: PixelEvidence,
+    points: Tensor,
+    precision: Precision,
+    motion: Tensor,
+    chosen: Tensor,
+    prior: Tensor | None,
+) -> Tensor:
+    """The motion (4, 4) refitted to some of the chosen pixels."""
+    chosen = chosen[:: max(1, len(chosen) // REFINING_PX)]
     flat = Precision(precision.std, precision.direction.flatten(0, 1), precision.shrink.flatten())
-    motion = refine_motion(
+    return refine_motion(
         motion[None],
-        points.flatten(0, 1)[core][None],
-        near.measured.flatten(0, 1)[core][None],
-        torch.ones(1, len(core), device=core.device),
-        flat.select(core[None]),
+        points.flatten(0, 1)[chosen][None],
+        near.measured.flatten(0, 1)[chosen][None],
+        torch.ones(1, len(chosen), device=chosen.device),
+        flat.select(chosen[None]),
         near.camera,
         iterations=REFINING_STEPS,
         cutoff=REFINING_CUTOFF,
         prior=prior,
     )[0]
-    both = torch.stack([frame.ego_motion, motion])
+
+
+def _pixel_costs(
+    near: PixelEvidence,
+    points: Tensor,
+    precision: Precision,
+    motion: Tensor,
+    chosen: Tensor,
+    settings: BoundarySettings,
+    cost_limit: float,
+) -> _PixelCosts:
+    both = torch.stack([near.ego_motion, motion])
+    flat = Precision(precision.std, precision.direction.flatten(0, 1), precision.shrink.flatten())
     deviation = squared_deviation(both, points.flatten(0, 1), near.measured.flatten(0, 1), flat, near.camera)
-    cost = deviation.clamp(max=cost_limit).view(2, *votes.shape)
-    gain = cost[1] - cost[0]
-    planes = torch.stack([gain, cost[1]]) * near.weight
-    weight = near.weight
+    ego, own = deviation.clamp(max=cost_limit).view(2, *near.weight.shape) * near.weight
+    gain, weight = own - ego, near.weight
+    measured_gain = gain
     photometric = _photometric_errors(near, points, both)
     if photometric is not None:
         known = (near.disparity > 0) & photometric.isfinite().all(0)
-        local = box_mean(torch.where(known, photometric, 0.0), PHOTOMETRIC_RADIUS_PX, PHOTOMETRIC_RADIUS_PX)
-        share = box_mean(known.float(), PHOTOMETRIC_RADIUS_PX, PHOTOMETRIC_RADIUS_PX).clamp(min=1e-3)
-        local = local / share + PHOTOMETRIC_NOISE
+        radius = PHOTOMETRIC_RADIUS_PX
+        local = box_mean(torch.where(known, photometric, 0.0), radius, radius)
+        local = local / box_mean(known.float(), radius, radius).clamp(min=1e-3) + PHOTOMETRIC_NOISE
         step = torch.where(known, (local[1] - local[0]) / local.sum(0), 0.0)
-        planes[0] = planes[0] + settings.photometric_weight * step
+        gain = gain + settings.photometric_weight * step
         # A pixel without consistent optical flow still says which motion its colour agrees with.
         weight = torch.maximum(weight, known * settings.photometric_share)
-    outside, inside = _depth_verdict(near.disparity, near.disparity.flatten()[core], settings)
+    outside, inside = _depth_verdict(near.disparity, near.disparity.flatten()[chosen], settings)
     outside = outside | near.standing
-    planes = torch.where(outside, cost_limit, planes)
-    weight = torch.where(outside, 1.0, weight)
     # Hidden at t+1, but as deep as the object and not on the ground: rather part of it than of what it hides.
     hidden = inside & ~outside & (near.weight == 0)
-    planes[0] = torch.where(hidden, planes[0] - HIDDEN_WEIGHT * cost_limit, planes[0])
-    weight = torch.where(hidden, weight.clamp(min=HIDDEN_WEIGHT), weight)
-    image = None if near.photometry is None else near.photometry.guide
-    smooth, own = smooth_costs(
-        planes / weight.clamp(min=1e-3),
-        weight,
-        image,
-        guided_radius=guided,
-        eps=settings.guided_eps,
-        box_radius=box,
-    )
-    smooth = smooth + settings.vote_weight * (1 - 2 * votes)
-    smooth = torch.where((own > UNEXPLAINED_SHARE * cost_limit) & (smooth < 0), 0.0, smooth)
-    mask = smooth < 0
-    measured = mask & (near.weight > 0)
-    evidence = -float(gain[measured].mean()) if bool(measured.any()) else 0.0
-    return DrawnObject(rows, columns, smooth, motion, evidence, _photometric_gain(photometric, mask))
+    gain = torch.where(hidden, gain - HIDDEN_SHARE * cost_limit, gain)
+    weight = torch.where(hidden, weight.clamp(min=settings.hidden_weight), weight)
+    gain, own = (torch.where(outside, cost_limit, plane) for plane in (gain, own))
+    weight = torch.where(outside, 1.0, weight)
+    return _PixelCosts(gain, own, weight, measured_gain, photometric)
 
 
 def _depth_verdict(disparity: Tensor, core: Tensor, settings: BoundarySettings) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,8 @@ from gestalt.motion.geometry import Camera
 
 # Triples of cells that propose planes, in one batch.
 PROPOSALS = 256
+# Fewer cells below the camera cannot show a plane.
+MIN_CELLS = 32
 # Rounds of least squares on the inliers.
 REFITS = 3
 # A plane counts as ground when its normal is this near to the image's vertical (cosine; about 18 degrees).
@@ -46,13 +48,12 @@ class Ground:
 
 
 def find_ground(
-    cells: Cells, static: Tensor, triples: Tensor, std: Tensor, camera: Camera, settings: GroundSettings
+    cells: Cells, triples: Tensor, std: Tensor, camera: Camera, settings: GroundSettings
 ) -> Ground | None:
-    """Fit the ground to cells that move as the camera does.
+    """Fit the largest upright plane below the camera, from disparity alone.
 
     Args:
         cells: Measurements.
-        static: (N,) bool, cells that the ego-motion explains.
         triples: (PROPOSALS, 3) float in [0, 1), random numbers.
         std: 0-d float, noise of the disparity, pixels.
         camera: The camera.
@@ -61,9 +62,10 @@ def find_ground(
     Returns:
         The plane, or None where none below the camera holds enough cells.
     """
-    below = static & (cells.points[:, 1] > 0)
+    reliable = int(cells.reliable.sum())
+    below = cells.reliable & (cells.points[:, 1] > 0)
     index = below.nonzero()[:, 0]
-    if len(index) < settings.min_share * max(int(static.sum()), 1) or len(index) < PROPOSALS // 8:
+    if len(index) < settings.min_share * reliable or len(index) < MIN_CELLS:
         return None
     points = cells.points[index]
     disparity = cells.disparity[index]
@@ -85,7 +87,7 @@ def find_ground(
         plane = torch.linalg.solve(normal, (design * inlier).T @ disparity)
     inliers = (design @ plane - disparity).abs() < tolerance
     upright, height = _orientation(plane[None], camera)
-    if not bool(upright) or int(inliers.sum()) < settings.min_share * int(static.sum()):
+    if not bool(upright) or int(inliers.sum()) < settings.min_share * reliable:
         return None
     return Ground(plane, float(height))
 

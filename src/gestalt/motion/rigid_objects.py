@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from gestalt.config.motion import MotionSettings
 from gestalt.errors import ConfigError, ShapeError
-from gestalt.motion.background import find_background
+from gestalt.motion.background import cell_weights, find_background
 from gestalt.motion.boundary import Photometry, PixelEvidence, draw_object
 from gestalt.motion.cells import Cells, sample_cells
 from gestalt.motion.clustering import Clustering, Models, is_static, merge_models, object_prior
@@ -146,7 +146,9 @@ def find_rigid_objects(
     ego_motion, ground, candidates = found
     pixels = pixel_grid(height, width, device)
     standing = torch.zeros_like(judged.measured)
-    if ground is not None:
+    # Matching smears the optical flow of objects onto the ground around them. Measurements that come without images are
+    # taken at their word.
+    if ground is not None and images is not None:
         above = ground.height(pixels.permute(1, 2, 0), disparity.clamp(min=1e-3))
         standing = (disparity > 0) & (above < settings.ground.margin_m)
     frame = PixelEvidence(
@@ -210,24 +212,27 @@ def cluster_runs(
     draws = Draws(seed, frame_id, settings.runs, cells.device)
     allowed = cells.reliable & (draws.uniform(len(cells)) < clustering.cell_share)
     inlier_limit = float(stats.chi2.isf(clustering.inlier_tail, df=3))
-    background = find_background(cells, allowed, draws, std, first_std, camera, inlier_limit)
-    found = background.shares >= clustering.min_background_share
-    if int(found.sum()) < settings.ensemble.consistency_share * settings.runs:
+    ground, on_ground = None, None
+    if settings.ground.margin_m > 0:
+        ground = find_ground(cells, draws.uniform(PROPOSALS, 3)[0], std[2], camera, settings.ground)
+    if ground is not None:
+        height = ground.height(project(cells.points, camera)[:, :2], cells.disparity)
+        on_ground = height < settings.ground.margin_m
+    weights = cell_weights(cells, on_ground)
+    background = find_background(
+        cells, allowed, weights, draws, std, first_std, camera, inlier_limit
+    )
+    trusted = background.shares >= clustering.min_background_share
+    if int(trusted.sum()) < settings.ensemble.consistency_share * settings.runs:
         return None
     best = background.shares.argmax()
-    ground = None
-    if settings.ground.margin_m > 0:
-        static = cells.reliable & (background.deviation[best] < inlier_limit)
-        triples = draws.uniform(PROPOSALS, 3)[0]
-        ground = find_ground(cells, static, triples, std[2], camera, settings.ground)
-    if ground is not None:
-        pixels = project(cells.points, camera)[:, :2]
-        allowed = allowed & (ground.height(pixels, cells.disparity) > settings.ground.margin_m)
+    if on_ground is not None:
+        allowed = allowed & ~on_ground
     models = Clustering(cells, background, allowed, std, camera, clustering, inlier_limit).run(draws)
     still = is_static(
         models.motions, background.motions[models.run], models.support, cells, camera, settings.static
     )
-    moving = ~still & found[models.run]
+    moving = ~still & trusted[models.run]
     models = Models(models.run[moving], models.motions[moving], models.support[moving], models.graph_cells)
     models = merge_models(models, cells, background.precision, camera, clustering)
     spacing = float(cells.rows[-1] - cells.rows[0]) / max(1, cells.shape[0] - 1)

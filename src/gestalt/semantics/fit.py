@@ -21,7 +21,6 @@ from gestalt.features.dense import DenseFeatures, image_to_tensor
 from gestalt.features.fit import choose_evenly, fit_block_scales
 from gestalt.features.kmeans import Clustering, fit_kmeans, nearest_centre
 from gestalt.runtime import progress, torch_generator
-from gestalt.semantics.depth_guided import halve
 from gestalt.semantics.geometry import GROUPS, N_CHANNELS, geometry_channels
 from gestalt.semantics.probe import ProbeCard, SemanticProbe, check_windows, describe
 
@@ -120,20 +119,18 @@ def _sample_cells(
     frames: Sequence[FitFrame], features: DenseFeatures, settings: SemanticsSettings, seed: int
 ) -> _Cells:
     vectors, rows, has_geometry = [], [], []
-    per_frame = max(2, settings.n_vectors // max(len(frames), 1))
+    per_frame = max(1, settings.n_vectors // max(len(frames), 1))
     # Geometry is standardised afterwards, when that of all frames is known.
     mean, scale = torch.zeros(N_CHANNELS), torch.ones(N_CHANNELS)
     for frame in progress(frames, label="semantics: features", unit="image"):
         channels = _geometry(frame) if settings.geometry else None
         generator = torch_generator(seed, frame.frame_id, "semantics", "cells")
-        views = _views(image_to_tensor(frame.image), channels, settings.fusion)
-        for image, view_channels in views:
-            grid = describe(features, image, view_channels, mean, scale, settings.geometry)
-            h, w = grid.shape[-2:]
-            chosen = torch.randperm(h * w, generator=generator)[: per_frame // len(views)]
-            vectors.append(grid[0].flatten(1).T[chosen])
-            rows.append((chosen // w + 0.5) / h)
-            has_geometry.append(torch.full_like(chosen, view_channels is not None, dtype=torch.bool))
+        grid = describe(features, image_to_tensor(frame.image), channels, mean, scale, settings.geometry)
+        h, w = grid.shape[-2:]
+        chosen = torch.randperm(h * w, generator=generator)[:per_frame]
+        vectors.append(grid[0].flatten(1).T[chosen])
+        rows.append((chosen // w + 0.5) / h)
+        has_geometry.append(torch.full_like(chosen, channels is not None, dtype=torch.bool))
     if not vectors:
         raise DataError("semantics needs at least one image with a disparity; are the fit_batches empty?")
     return _Cells(torch.cat(vectors), torch.cat(rows), torch.cat(has_geometry))
@@ -156,17 +153,6 @@ def _standardize_geometry(
     mean, scale = fit_block_scales(known, GROUPS, weights)
     geometry[cells.has_geometry] = (known - mean) * scale
     return mean, scale
-
-
-def _views(image: Tensor, channels: Tensor | None, with_halved: bool) -> list[tuple[Tensor, Tensor | None]]:
-    """The image and, where predictions mix it in, the halved one: texture differs between the two sizes.
-
-    Centres that were fitted to one size alone made the mixture worse than its better half.
-    """
-    views = [(image, channels)]
-    if with_halved:
-        views.append((halve(image), None if channels is None else halve(channels)))
-    return views
 
 
 def _probe(

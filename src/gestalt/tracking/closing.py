@@ -164,7 +164,8 @@ def _log_stages(client: MlflowClient, experiment: str, parent: str, reports: Pat
         ended = int(path.stat().st_mtime * 1000)
         started = ended - int(1000 * float(status.get("seconds", 0)))
         run = live.get(path.stem)
-        is_live = run is not None and int(run.info.start_time) >= started
+        # A run that a resumed stage went on with began earlier, but it ended during this work.
+        is_live = run is not None and int(run.info.end_time or ended) >= started
         run_id = (
             run.info.run_id
             if run is not None and is_live

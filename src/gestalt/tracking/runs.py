@@ -88,7 +88,7 @@ class StageRun:
         """Set parameters; a resumed run keeps those it has, since MLflow lets none change."""
         if self._client is not None:
             with self._guard("parameters"):
-                _log_params(self._client, self.run_id, values)
+                log_parameters(self._client, self.run_id, values)
 
     def flush(self) -> None:
         """Write what is buffered."""
@@ -212,7 +212,8 @@ def log_values(client: MlflowClient, run_id: str, values: Mapping[str, float], s
     log_points(client, run_id, points)
 
 
-def _log_params(client: MlflowClient, run_id: str, values: Mapping[str, Any]) -> None:
+def log_parameters(client: MlflowClient, run_id: str, values: Mapping[str, Any]) -> None:
+    """Set parameters that the run does not have yet; MLflow lets none change."""
     from mlflow.entities import Param
 
     known = client.get_run(run_id).data.params
@@ -220,11 +221,6 @@ def _log_params(client: MlflowClient, run_id: str, values: Mapping[str, Any]) ->
     # MLflow takes 100 parameters a call.
     for first in range(0, len(fresh), 100):
         client.log_batch(run_id, params=fresh[first : first + 100])
-
-
-def log_parameters(client: MlflowClient, run_id: str, values: Mapping[str, Any]) -> None:
-    """Set parameters that the run does not have yet; MLflow lets none change."""
-    _log_params(client, run_id, values)
 
 
 def _unfinished_run(client: MlflowClient, experiment: str, parent: str, stage: str) -> str:
@@ -239,16 +235,3 @@ def _unfinished_run(client: MlflowClient, experiment: str, parent: str, stage: s
 
 def _milliseconds() -> int:
     return int(time.time() * 1000)
-
-
-__all__ = [
-    "StageRun",
-    "child_runs",
-    "create_child",
-    "log_parameters",
-    "log_points",
-    "log_values",
-    "parent_run",
-    "run_name",
-    "stage_run",
-]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from gestalt.config.frames import FrameSettings
-from gestalt.data.frames import load_left
+from gestalt.data.frames import frame_geometry, load_left
 from gestalt.data.records import StereoFrame
 from gestalt.data.shards import ShardFolder
 from gestalt.errors import ConfigError, DataError
@@ -39,7 +40,7 @@ class PseudoLabelSet:
 
     Raises:
         ConfigError: The vocabulary has no things.
-        DataError: No frame has an object, or a labelled frame is not in its manifest.
+        DataError: No frame has an object, a labelled frame is not in its manifest, or frames differ in size.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class PseudoLabelSet:
                 f"no pseudo-label of {names} holds an object of a thing class; look at reports/audit and "
                 "at the share of empty frames in reports/metrics/motion-*.json"
             )
+        check_one_size([frame for _, frame in self._entries], frame_settings)
         self._kept: dict[int, TrainingSample] | None = {} if keep_in_memory else None
 
     def __len__(self) -> int:
@@ -87,7 +89,7 @@ class ImageSet:
     """Every left image of the video, at t and at t+1, each once; no label.
 
     Raises:
-        DataError: There is no frame.
+        DataError: There is no frame, or frames differ in size.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class ImageSet:
         if not images:
             raise DataError("there is no image to self-train on; check the manifests of the batches")
         self._frames = [images[path] for path in sorted(images)]
+        check_one_size(self._frames, frame_settings)
         self._kept: dict[int, UInt8Array] | None = {} if keep_in_memory else None
 
     def __len__(self) -> int:
@@ -125,6 +128,21 @@ def check_things(vocabulary: Vocabulary) -> None:
         raise ConfigError(
             "data/vocabulary.json has no thing classes, so there is no object to learn; lower "
             "thing_stuff.psi, or find out with the audit why no pseudo-class moves"
+        )
+
+
+def check_one_size(frames: Sequence[StereoFrame], settings: FrameSettings) -> None:
+    """Raise unless all frames have one working size.
+
+    Raises:
+        DataError: They differ, so that they fit into no common batch.
+    """
+    sizes = Counter(frame_geometry(frame.height, frame.width, settings).size for frame in frames)
+    if len(sizes) > 1:
+        found = ", ".join(f"{height} x {width} ({n} frames)" for (height, width), n in sizes.most_common())
+        raise DataError(
+            f"training images must have one size (rows x columns). Got: {found}; set frames.height and "
+            "frames.width, then run `dvc repro`"
         )
 
 

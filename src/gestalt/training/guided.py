@@ -141,7 +141,7 @@ class GuidedBatches:
         return label_candidates(samples, paste.min_side_px)
 
 
-def drop_rule(settings: DropLossSettings) -> DropRule | None:
+def drop_rule(settings: DropLossSettings, section: str) -> DropRule | None:
     """DropLoss' rule, or None when it is off.
 
     Raises:
@@ -151,8 +151,8 @@ def drop_rule(settings: DropLossSettings) -> DropRule | None:
         return None
     if settings.covers_anchors and settings.unlabelled_share == 0:
         raise ConfigError(
-            "guided.drop_loss.covers_anchors needs guided.drop_loss.unlabelled_share above 0, otherwise the "
-            "proposal network has no negative anchor. Got: 0"
+            f"{section}.drop_loss.covers_anchors needs {section}.drop_loss.unlabelled_share above 0, "
+            "otherwise the proposal network has no negative anchor. Got: 0"
         )
     return DropRule(settings.iou, settings.unlabelled_share, settings.covers_anchors)
 
@@ -230,7 +230,7 @@ def train_guided(
         seed=seed,
         device=device,
         settings=settings.optimiser,
-        drop=drop_rule(settings.drop_loss),
+        drop=drop_rule(settings.drop_loss, NAME),
         draw_batch=batches.draw,
         after_step=batches.predict,
         state=current_state,

@@ -20,7 +20,7 @@ from gestalt.training.batch import TrainingBatch, change_sample_colours, collate
 from gestalt.training.copy_paste import label_candidates, paste_objects
 from gestalt.training.curve import CurveRow
 from gestalt.training.dataset import step_indices
-from gestalt.training.guided import OVERLAP_SHARE, TrainingResult
+from gestalt.training.guided import OVERLAP_SHARE, TrainingResult, drop_rule
 from gestalt.training.loop import Log, Training, make_optimiser, run_training
 from gestalt.training.resume import load_state, state_folder
 from gestalt.training.sample import TrainingSample
@@ -97,6 +97,7 @@ class SelfLabelledBatches:
                 instance_confidence=confidence_of_step(step, settings),
                 overlap_share=OVERLAP_SHARE,
                 semantic_confidence=settings.semantic_confidence,
+                next_best=settings.next_best,
                 ignore_uncovered_things=settings.ignore_uncovered_things,
             )
             for image, prediction in zip(images, predictions, strict=True)
@@ -133,7 +134,8 @@ def train_self(
     """Continue a guided network on its own predictions; the reported network is the teacher.
 
     Only the heads learn (proposal network, instance heads, semantic head); backbone, pyramid and every
-    normalisation stay as they are. DropLoss is off: the teacher's labels include what the student finds.
+    normalisation stay as they are. CUPS has no DropLoss here; with a young teacher that still misses many
+    objects it keeps the student from unlearning them.
 
     Args:
         images: Unlabelled images.
@@ -146,7 +148,7 @@ def train_self(
         log: Takes step and losses.
 
     Raises:
-        ConfigError: Memory ran out.
+        ConfigError: Settings contradict each other, or memory ran out.
         DataError: A loss is not finite.
 
     Source:
@@ -190,7 +192,7 @@ def train_self(
         seed=seed,
         device=device,
         settings=settings.optimiser,
-        drop=None,
+        drop=drop_rule(settings.drop_loss, NAME),
         draw_batch=SelfLabelledBatches(images, teacher, settings, seed, device).draw,
         after_step=lambda _: update_teacher(teacher, student, settings.ema_decay),
         state=current_state,
