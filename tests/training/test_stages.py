@@ -16,7 +16,7 @@ import stages.guided
 import stages.predict
 import stages.self_training
 from gestalt.config.network import NetworkSettings
-from gestalt.config.presets import compose_params
+from gestalt.config.presets import default_settings
 from gestalt.config.training import GuidedSettings, SelfTrainingSettings
 from gestalt.data.images import write_png
 from gestalt.data.records import GroundTruthFrame, StereoFrame
@@ -89,15 +89,16 @@ def stage(
     guided_settings: GuidedSettings,
     self_training_settings: SelfTrainingSettings,
 ) -> Stage:
-    params = compose_params()
-    params = dataclasses.replace(
-        params,
+    # Only the sections that these stages may look at.
+    params = SimpleNamespace(
+        seed=0,
         batches=["day"],
-        frames=dataclasses.replace(params.frames, scale=1.0, height=0, width=0),
+        frames=default_settings("frames", scale=1.0, height=0, width=0),
+        predict=default_settings("predict"),
         network=network_settings,
         guided=dataclasses.replace(guided_settings, steps=2),
         self_training=dataclasses.replace(self_training_settings, steps=2),
-        runtime=dataclasses.replace(params.runtime, device="cpu", threads=1),
+        runtime=default_settings("runtime", device="cpu", threads=1),
     )
     return Stage("guided", "", params)
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from gestalt.config.motion import BoundarySettings
 from gestalt.motion.geometry import Camera, back_project, project, sample
-from gestalt.motion.labelling import UNEXPLAINED_SHARE, box_mean
+from gestalt.motion.labelling import UNEXPLAINED_SHARE
 from gestalt.motion.rigid_motion import (
     Precision,
     measurement_precision,
@@ -19,84 +19,23 @@ from gestalt.motion.rigid_motion import (
     refine_motion,
     squared_deviation,
 )
+from gestalt.motion.smoothing import box_mean, smooth_costs
 
 # Pixels around an object that its filters may look at, at least.
 MIN_MARGIN_PX = 6
 # Pixels that most runs agree on refit the motion: at least so many, and about at most so many.
 CORE_VOTES, MIN_CORE_PX, REFINING_PX = 0.5, 8, 2000
-REFINING_STEPS, REFINING_CUTOFF = 4, 16.0
+REFINING_STEPS, REFINING_CUTOFF = 3, 16.0
 # Share of the sure pixels at either end of the depth that may be mistakes.
 CORE_TAIL = 0.05
 # Hidden pixels vote for the object with this share of the largest cost.
 HIDDEN_SHARE = 0.5
 # Rounds of refitting a motion to what it explains.
-GROWTH_STEPS = 2
+GROWTH_STEPS = 1
 # Window and floor of photometric errors that are compared: below the floor there is only sensor noise.
 PHOTOMETRIC_RADIUS_PX, PHOTOMETRIC_NOISE = 2, 0.02
 # Differences of grey value and its gradients that count in full.
 FEATURE_LIMITS = torch.tensor([0.15, 0.08, 0.08])
-
-
-@dataclass(frozen=True)
-class GuidedFilter:
-    """Guided filter (He et al., PAMI 2013) with a colour guide, normalised for missing pixels.
-
-    Attributes:
-        guide: (3, H, W) float in [0, 1].
-        weight: (H, W) float, how much each pixel's input counts.
-        radius: Pixels.
-        eps: Smoothness, intensity^2.
-    """
-
-    guide: Tensor
-    weight: Tensor
-    radius: int
-    eps: float
-
-    def __call__(self, planes: Tensor) -> Tensor:
-        """Filter (K, H, W) planes; pixels without weight take the value of similar neighbours."""
-        guide, weight = self.guide, self.weight
-        norm = self._mean(weight[None])[0].clamp(min=1e-4)
-        mean_guide = self._mean(guide * weight) / norm
-        outer = guide[:, None] * guide[None] * weight
-        covariance = self._mean(outer.flatten(0, 1)).view(3, 3, *weight.shape) / norm
-        covariance = covariance - mean_guide[:, None] * mean_guide[None]
-        covariance = covariance.permute(2, 3, 0, 1) + self.eps * torch.eye(3, device=guide.device)
-        inverse = torch.linalg.inv(covariance)
-        weighted = planes * weight
-        mean = self._mean(weighted) / norm
-        cross = self._mean((weighted[:, None] * guide).flatten(0, 1)).view(-1, 3, *weight.shape) / norm
-        cross = cross - mean[:, None] * mean_guide
-        slope = torch.einsum("hwij,kjhw->kihw", inverse, cross)
-        offset = mean - (slope * mean_guide).sum(1)
-        # Windows with little evidence count little.
-        trust = self._mean(norm[None])
-        slope = self._mean((slope * norm).flatten(0, 1)).view(slope.shape) / trust
-        offset = self._mean(offset * norm) / trust
-        return (slope * guide).sum(1) + offset
-
-    def _mean(self, planes: Tensor) -> Tensor:
-        return box_mean(planes, self.radius, self.radius)
-
-
-def smooth_costs(
-    planes: Tensor, weight: Tensor, image: Tensor | None, *, guided_radius: int, eps: float, box_radius: int
-) -> Tensor:
-    """Costs averaged over neighbours that look alike; over all neighbours where there is no image.
-
-    Args:
-        planes: (K, H, W) float.
-        weight: (H, W) float, 0 where a pixel has no measurement.
-        image: (3, H, W) float in [0, 1] or None.
-        guided_radius: Pixels; 0 turns the guide off.
-        eps: Smoothness of the guided filter.
-        box_radius: Pixels.
-    """
-    if image is not None and guided_radius > 0:
-        return GuidedFilter(image, weight + 1e-3, guided_radius, eps)(planes)
-    weight = weight + 1e-3
-    total = box_mean(weight[None], box_radius, box_radius)
-    return box_mean(planes * weight, box_radius, box_radius) / total
 
 
 @dataclass(frozen=True, eq=False)

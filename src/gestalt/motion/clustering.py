@@ -35,7 +35,7 @@ from gestalt.motion.rigidity_graph import (
 
 # Best proposals of a round that are refined before one is accepted, cells that refine them, steps and cutoff.
 FINALISTS, REFINING_CELLS = 3, 96
-PROPOSAL_STEPS, FINAL_STEPS, CUTOFF = 5, 3, 16.0
+PROPOSAL_STEPS, FINAL_STEPS, CUTOFF = 4, 2, 16.0
 # Cells of a body that decide whether it stands.
 STATIC_CELLS = 128
 
@@ -321,8 +321,8 @@ def merge_models(
     larger = (size[:, None] > size) | ((size[:, None] == size) & (number[:, None] < number))
     may = (extra < settings.merge_cost) & touching & larger & (models.run[:, None] == models.run)
     # Each goes to the largest that takes it, and along with that one where it goes itself.
-    rank = torch.where(may, size[:, None], -1.0).max(0)
-    parent = torch.where(rank.values > 0, rank.indices, number)
+    best = torch.where(may, size[:, None], -1.0).max(0)
+    parent = torch.where(best.values > 0, best.indices, number)
     for _ in range(settings.max_models):
         parent = parent[parent]
     joined = torch.zeros_like(models.support, dtype=torch.float32)

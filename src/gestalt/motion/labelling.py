@@ -15,6 +15,7 @@ from gestalt.motion.background import Background
 from gestalt.motion.cells import Cells
 from gestalt.motion.clustering import Models
 from gestalt.motion.geometry import Camera
+from gestalt.motion.smoothing import box_mean
 from gestalt.motion.rigid_motion import squared_deviation
 from gestalt.motion.rigidity_graph import two_sided_tail
 
@@ -42,23 +43,6 @@ class RunMasks:
     masks: Tensor
     scores: Tensor
     motions: Tensor
-
-
-def box_mean(planes: Tensor, radius_y: int, radius_x: int) -> Tensor:
-    """Mean over the window of (..., H, W) planes, borders counting what lies inside.
-
-    Summed areas in double precision: the cost does not grow with the window.
-    """
-    if radius_y == 0 and radius_x == 0:
-        return planes
-    height, width = planes.shape[-2:]
-    total = functional.pad(planes.double().cumsum(-2).cumsum(-1), (1, 0, 1, 0))
-    row, column = (torch.arange(side, device=planes.device) for side in (height, width))
-    top, bottom = (row - radius_y).clamp(min=0), (row + radius_y + 1).clamp(max=height)
-    left, right = (column - radius_x).clamp(min=0), (column + radius_x + 1).clamp(max=width)
-    rows = total[..., bottom, :] - total[..., top, :]
-    sums = rows[..., right] - rows[..., left]
-    return (sums / ((bottom - top)[:, None] * (right - left))).to(planes.dtype)
 
 
 def spatial_support(support: Tensor, spacing: tuple[float, float], settings: ClusteringSettings) -> Tensor:

@@ -256,58 +256,90 @@ def refine_motion(
     damping = torch.diag(strength + 1e-6)
     # Rotations turn about the middle of the points: about the camera they would be tied to the translation.
     share = weights / weights.sum(-1, keepdim=True).clamp(min=1e-12)
-    pivot = (share[..., None] * points).sum(-2)
+    pivot = (share[..., None] * points).sum(-2)[..., None]
+    planes = points.transpose(-1, -2).contiguous()
+    target = measured.transpose(-1, -2).contiguous()
+    direction = precision.direction.transpose(-1, -2).contiguous()
     for _ in range(iterations):
-        turned = points @ motions[:, :3, :3].transpose(-1, -2)
-        moved = turned + motions[:, None, :3, 3]
-        residual = precision.whiten(project(moved, camera) - measured)
-        robust = weights * (1 + residual.square().sum(-1) / cutoff) ** -2
-        arm = turned - (motions[:, :3, :3] @ pivot[..., None]).transpose(-1, -2)
-        jacobian = precision_jacobian(moved, arm, precision, camera)
-        weighted = jacobian * robust[..., None, None]
-        normal = torch.einsum("bnik,bnil->bkl", weighted, jacobian) + damping
-        gradient = torch.einsum("bnik,bni->bk", weighted, residual) + strength * total
-        step = -torch.linalg.solve(normal, gradient[..., None])[..., 0].clamp(-3, 3)
+        turned = motions[:, :3, :3] @ planes
+        turned_pivot = motions[:, :3, :3] @ pivot
+        moved = turned + motions[:, :3, 3:]
+        residual, jacobian = _linearise(
+            moved, turned - turned_pivot, target, precision.std, direction, precision.shrink, camera
+        )
+        robust = weights * (1 + residual.square().sum(1) / cutoff) ** -2
+        flat = jacobian.flatten(2)
+        weighted = (jacobian * robust[:, None, None]).flatten(2)
+        normal = weighted @ flat.transpose(1, 2) + damping
+        gradient = (weighted @ residual.flatten(1)[..., None])[..., 0] + strength * total
+        # A few points on a line leave directions free: no error, but a step that the check below throws away.
+        step = -torch.linalg.solve_ex(normal, gradient[..., None])[0][..., 0].clamp(-3, 3)
         total = total + step
         rotation = rotation_exp(step[:, 3:])
-        center = (motions[:, :3, :3] @ pivot[..., None])[..., 0] + motions[:, :3, 3]
+        center = turned_pivot[..., 0] + motions[:, :3, 3]
         translation = (rotation @ (motions[:, :3, 3] - center)[..., None])[..., 0] + center + step[:, :3]
         motions = compose_motion(rotation @ motions[:, :3, :3], translation)
     usable = motions.isfinite().all(-1).all(-1) & (weights.sum(-1) > 0)
     return torch.where(usable[:, None, None], motions, start)
 
 
-def precision_jacobian(moved: Tensor, arm: Tensor, precision: Precision, camera: Camera) -> Tensor:
-    """Whitened derivative of measurements by (translation, rotation about a pivot).
+def _linearise(
+    moved: Tensor,
+    arm: Tensor,
+    target: Tensor,
+    std: Tensor,
+    direction: Tensor,
+    shrink: Tensor,
+    camera: Camera,
+) -> tuple[Tensor, Tensor]:
+    """Whitened residuals and their derivative by (translation, rotation about a pivot).
 
     Args:
-        moved: (B, N, 3) float, points of frame t+1.
-        arm: (B, N, 3) float, from the pivot to the points.
-        precision: With shapes (B, N, ...).
+        moved: (B, 3, N) float, points of frame t+1, metres.
+        arm: (B, 3, N) float, from the pivot to the points.
+        target: (B, 3, N) float, what was measured, pixels.
+        std: (3,) float.
+        direction: (B, 3, N) float, see ``Precision``.
+        shrink: (B, N) float.
         camera: The camera.
 
     Returns:
-        (B, N, 3, 6) float.
+        (B, 3, N) residuals; (B, 6, 3, N) derivatives.
     """
-    x, y, z = moved.unbind(-1)
+    x, y, z = moved.unbind(1)
     inverse = 1 / z.clamp(min=MIN_DEPTH_M)
-    zero = torch.zeros_like(x)
-    by_x = torch.stack([camera.focal_x * inverse, zero, zero], -1)
-    by_y = torch.stack([zero, camera.focal_y * inverse, zero], -1)
-    by_z = (
-        -torch.stack(
-            [
-                camera.focal_x * x * inverse,
-                camera.focal_y * y * inverse,
-                camera.disparity_scale * inverse,
-            ],
-            -1,
-        )
-        * inverse[..., None]
+    std_x, std_y, std_disparity = std.unbind()
+    scale_x, scale_y = inverse * (camera.focal_x / std_x), inverse * (camera.focal_y / std_y)
+    scale_disparity = inverse * (camera.disparity_scale / std_disparity)
+    residual = torch.stack(
+        [
+            x * scale_x + (camera.center_x - target[:, 0]) / std_x,
+            y * scale_y + (camera.center_y - target[:, 1]) / std_y,
+            scale_disparity - target[:, 2] / std_disparity,
+        ],
+        1,
     )
-    by_x, by_y, by_z = (precision.whiten(column) for column in (by_x, by_y, by_z))
-    arm_x, arm_y, arm_z = (component[..., None] for component in arm.unbind(-1))
-    turn_x = by_z * arm_y - by_y * arm_z
-    turn_y = by_x * arm_z - by_z * arm_x
-    turn_z = by_y * arm_x - by_x * arm_y
-    return torch.stack([by_x, by_y, by_z, turn_x, turn_y, turn_z], -1)
+    zero = torch.zeros_like(x)
+    by_translation = torch.stack(
+        [
+            scale_x,
+            zero,
+            zero,
+            zero,
+            scale_y,
+            zero,
+            -x * inverse * scale_x,
+            -y * inverse * scale_y,
+            -inverse * scale_disparity,
+        ],
+        1,
+    ).unflatten(1, (3, 3))
+    residual = residual - (residual * direction).sum(1, keepdim=True) * shrink[:, None] * direction
+    along = (by_translation * direction[:, None]).sum(2, keepdim=True) * shrink[:, None, None]
+    by_translation = by_translation - along * direction[:, None]
+    # The derivative by a rotation is the cross product of the arm with the derivative by the translation.
+    first, second = [1, 2, 0], [2, 0, 1]
+    by_rotation = (
+        by_translation[:, second] * arm[:, first, None] - by_translation[:, first] * arm[:, second, None]
+    )
+    return residual, torch.cat([by_translation, by_rotation], 1)

@@ -27,6 +27,7 @@ from gestalt.motion.measurement import Measurement
 from gestalt.motion.noise import Noise, estimate_noise
 from gestalt.motion.object_filters import ObjectMask, Proposal, compose_objects
 from gestalt.motion.rigid_motion import move
+from gestalt.motion.smoothing import RESIDUAL_NOISE, keep_edges
 
 NO_OBJECT = "no object"
 TOO_FEW_RELIABLE = "too few reliable pixels"
@@ -131,6 +132,10 @@ def find_rigid_objects(
     forward = torch.where(judged.visible, forward, 0.0)
     std = torch.tensor([noise.x, noise.y, noise.disparity], device=device)
     first_std = std[2] * float(settings.noise.propagate)
+    radius = round(settings.boundary.box_radius * height)
+    if radius > 0 and noise.disparity > settings.noise.min_std_px:
+        disparity = keep_edges(disparity, disparity > 0, noise.disparity, radius)
+        first_std = first_std * RESIDUAL_NOISE
     cells = sample_cells(
         forward,
         disparity,
