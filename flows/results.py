@@ -21,7 +21,7 @@ from pathlib import Path
 LOG = logging.getLogger(__name__)
 WORKSPACES = Path(".cache/results")
 PAGE = Path("docs/results.md")
-TARGETS = ("label_quality", "evaluate")
+LABEL_TARGETS, TARGETS = ("label_quality",), ("label_quality", "evaluate")
 
 # The variant, and the row that is its guided network without the self-training.
 FULL, WITHOUT_SELF_TRAINING = "full", "without_self_training"
@@ -56,26 +56,33 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", choices=sorted(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="variants side by side")
     parser.add_argument("--preset", default="embedded")
+    parser.add_argument(
+        "--labels-only", action="store_true", help="stop at the pseudo-labels: minutes, not hours"
+    )
     parser.add_argument("--page-only", action="store_true", help="write the page from the runs that are done")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     jobs = [Job(variant, seed) for variant in arguments.variants for seed in arguments.seeds]
     if not arguments.page_only:
         # The full method first: the others find its scenes, motion and features in the cache.
-        run_all([job for job in jobs if job.variant == FULL], arguments.preset, arguments.jobs)
-        run_all([job for job in jobs if job.variant != FULL], arguments.preset, arguments.jobs)
+        targets = LABEL_TARGETS if arguments.labels_only else TARGETS
+        for group in (
+            [job for job in jobs if job.variant == FULL],
+            [job for job in jobs if job.variant != FULL],
+        ):
+            run_all(group, arguments.preset, targets, arguments.jobs)
     PAGE.write_text(render(jobs, arguments.preset), encoding="utf-8")
     LOG.info("wrote %s", PAGE)
 
 
-def run_all(jobs: Sequence[Job], preset: str, side_by_side: int) -> None:
+def run_all(jobs: Sequence[Job], preset: str, targets: Sequence[str], side_by_side: int) -> None:
     """Run jobs, ``side_by_side`` at a time; a failed one is reported and leaves the others alone."""
     with ThreadPoolExecutor(side_by_side) as pool:
-        for job, error in zip(jobs, pool.map(lambda job: run_job(job, preset), jobs)):
+        for job, error in zip(jobs, pool.map(lambda job: run_job(job, preset, targets), jobs)):
             LOG.info("%s seed %d: %s", job.variant, job.seed, error or "done")
 
 
-def run_job(job: Job, preset: str) -> str:
+def run_job(job: Job, preset: str, targets: Sequence[str] = TARGETS) -> str:
     """Reproduce one variant in its worktree.
 
     Returns:
@@ -91,7 +98,7 @@ def run_job(job: Job, preset: str) -> str:
     log = job.folder / "results.log"
     for command in (
         [sys.executable, "-m", "gestalt.cli", "configure", *values],
-        [sys.executable, "-m", "dvc", "repro", *TARGETS],
+        [sys.executable, "-m", "dvc", "repro", *targets],
     ):
         try:
             run(command, job.folder, log)

@@ -125,7 +125,9 @@ class BoxScene:
         for number, (box, (turn, center)) in enumerate(zip(self.boxes, poses, strict=True), start=1):
             start, direction = turn.T @ (origin - center), rays @ turn
             with np.errstate(divide="ignore", invalid="ignore"):
-                sides = (np.stack([-np.array(box.half), np.array(box.half)]) - start)[:, None, None] / direction
+                sides = (np.stack([-np.array(box.half), np.array(box.half)]) - start)[
+                    :, None, None
+                ] / direction
             near, far = sides.min(0).max(-1), sides.max(0).min(-1)
             hit = (near < far) & (near > 0) & (near < reach)
             reach, owner = np.where(hit, near, reach), np.where(hit, number, owner)
@@ -139,7 +141,9 @@ class BoxScene:
         after: list[tuple[Array, Array]],
     ) -> Array:
         moved = points.copy()
-        for number, ((turn, center), (turn_next, center_next)) in enumerate(zip(before, after, strict=True), 1):
+        for number, ((turn, center), (turn_next, center_next)) in enumerate(
+            zip(before, after, strict=True), 1
+        ):
             mine = owner == number
             moved[mine] = (points[mine] - center) @ turn @ turn_next.T + center_next
         return moved

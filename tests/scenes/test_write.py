@@ -14,7 +14,7 @@ from gestalt.data.manifest import build_manifest
 from gestalt.scenes import write
 from gestalt.scenes.write import render_batch
 
-SETTINGS = default_settings("scenes", n_snippets=2, height=48, width=96, exact_frames=3)
+SETTINGS = default_settings("scenes", n_snippets=2, frames_per_snippet=3, height=48, width=96, exact_frames=3)
 
 
 class Backwards(Executor):

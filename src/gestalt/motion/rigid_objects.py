@@ -224,9 +224,7 @@ def cluster_runs(
         height = ground.height(project(cells.points, camera)[:, :2], cells.disparity)
         on_ground = height < settings.ground.margin_m
     weights = cell_weights(cells, on_ground)
-    background = find_background(
-        cells, allowed, weights, draws, std, first_std, camera, inlier_limit
-    )
+    background = find_background(cells, allowed, weights, draws, std, first_std, camera, inlier_limit)
     trusted = background.shares >= clustering.min_background_share
     if int(trusted.sum()) < settings.ensemble.consistency_share * settings.runs:
         return None
