@@ -169,10 +169,9 @@ def test_random_maps_agree_with_torchmetrics(convention: str) -> None:
     tables = []
     for number in range(25):
         truth = random_map(generator)
-        if convention == "standard":
-            prediction = random_map(generator, void_share=0.0)
-        else:
-            prediction = shifted(truth, generator)
+        prediction = (
+            random_map(generator, void_share=0.0) if convention == "standard" else shifted(truth, generator)
+        )
         prediction.instance_map[~np.isin(prediction.semantic_map, THINGS)] = 0
         tables.append(intersect(f"{number:03}", prediction, truth))
         channels = [
