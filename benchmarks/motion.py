@@ -1,7 +1,7 @@
 """Moving-object masks from measured optical flow and disparity: time, memory and the masks themselves.
 
-Prints one JSON object: `seconds` and `cpu_seconds` from loaded inputs to masks in the first call, `seconds_warm` and
-`cpu_seconds_warm` in a second call, `peak_rss_mib` of the process, `n_objects`.
+Prints one JSON object: `seconds` and `cpu_seconds` from loaded inputs to masks in the first call,
+`seconds_warm` and `cpu_seconds_warm` in a second call, `peak_rss_mib` of the process, `n_objects`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Exact optical flow and disparity of boxes on a ground before a wall, with optional Gaussian noise.
 
-A ray caster without textures: what the clustering sees when measuring is perfect. Camera frame of t: x right, y down, z
+A ray caster without textures: what the clustering sees when measuring is perfect. Camera frame of t: x
+right, y down, z
 forward, metres; pixel centres at whole numbers.
 """
 

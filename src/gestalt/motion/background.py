@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -59,8 +60,10 @@ def find_background(
 ) -> Background:
     """Fit the ego-motion of every run.
 
-    SF2SE3 takes the largest of the motions it finds, each proposed from a few neighbouring cells. Ours proposes the first
-    motion from cells all over the image: neighbours determine it badly, and it is the one every other is judged against.
+    SF2SE3 takes the largest of the motions it finds, each proposed from a few neighbouring cells. Ours
+    proposes the first
+    motion from cells all over the image: neighbours determine it badly, and it is the one every other is
+    judged against.
 
     Args:
         cells: Measurements.
@@ -113,9 +116,10 @@ def find_background(
 def cell_weights(cells: Cells, on_ground: Tensor | None) -> Tensor:
     """How much each cell says about the static scene, (N,) float.
 
-    A truck that fills half of the view would win a plain count. So a cell weighs the inverse square root of how many
-    reliable cells share its depth (a truck is one depth, the static world is many; a wall that is most of the scene still
-    wins), and the ground, which surely stands, weighs at least as much as all the rest.
+    A truck that fills half of the view would win a plain count. So a cell weighs the inverse square root of
+    how many reliable cells share its depth (a truck is one depth, the static world is many; a wall that is
+    most of the scene still wins), and the ground, which surely stands, weighs at least as much as all the
+    rest.
 
     Args:
         cells: Measurements.
@@ -125,7 +129,7 @@ def cell_weights(cells: Cells, on_ground: Tensor | None) -> Tensor:
     octave = octave - octave.min()
     counts = torch.zeros(int(octave.max()) + 1, device=cells.device)
     counts.index_add_(0, octave, cells.reliable.float())
-    weights = counts[octave].clamp(min=1).rsqrt() * len(cells) ** 0.5 * cells.reliable
+    weights: Tensor = counts[octave].clamp(min=1).rsqrt() * math.sqrt(len(cells)) * cells.reliable
     if on_ground is None:
         return weights
     ground, rest = weights[on_ground].sum().clamp(min=1e-6), weights[~on_ground].sum()
@@ -142,4 +146,5 @@ def _explained(
     weights: Tensor,
 ) -> Tensor:
     deviation = squared_deviation(motions, points, measured, precision, camera)
-    return ((deviation < limit) * weights).sum(1)
+    total: Tensor = ((deviation < limit) * weights).sum(1)
+    return total

@@ -150,7 +150,8 @@ class DrawnObject:
         cost: (h, w) float, negative where the object explains a pixel better than the ego-motion.
         motion: (4, 4), refitted to the pixels.
         evidence: Mean drop of the squared deviation over the measured pixels of the mask.
-        photometric_gain: Share of the ego-motion's photometric error that the motion removes; NaN without images.
+        photometric_gain: Share of the ego-motion's photometric error that the motion removes; NaN without
+        images.
     """
 
     rows: slice

@@ -1,7 +1,7 @@
 """All runs of SF2SE3 at once: propose motions, accept what explains most, part it, refine it, again.
 
-In: cells and the ego-motion of each run. Out: rigid motions with the cells that support them. Every tensor has the runs
-as its first dimension; the only loops are the few rounds and the few selections of a round.
+In: cells and the ego-motion of each run. Out: rigid motions with the cells that support them. Every tensor
+has the runs as its first dimension; the only loops are the few rounds and the few selections of a round.
 """
 
 from __future__ import annotations
@@ -297,7 +297,7 @@ class Clustering:
 def merge_models(
     models: Models, cells: Cells, precision: Precision, camera: Camera, settings: ClusteringSettings
 ) -> Models:
-    """Join the parts of a body that noise has split: a motion whose cells a larger one of its run explains as well.
+    """Join the parts of a body that noise has split: a larger motion takes over what it explains as well.
 
     Args:
         models: Motions of all runs.
@@ -365,9 +365,9 @@ def is_static(
         (A,) bool.
 
     Source:
-        The released code subtracts the ego-translation from itself and compares the wrong way round, so it keeps what
-        stands and removes what turns. Ours: static if both the relative rotation and what the motion does to the body's own
-        points are small.
+        The released code subtracts the ego-translation from itself and compares the wrong way round, so it
+        keeps what stands and removes what turns. Ours: static if both the relative rotation and what the
+        motion does to the body's own points are small.
     """
     angle = rotation_angle(ego[:, :3, :3].transpose(-1, -2) @ motions[:, :3, :3])
     sample = support.float().topk(min(STATIC_CELLS, support.shape[1]), dim=1)

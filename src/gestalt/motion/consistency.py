@@ -25,7 +25,8 @@ class Reliability:
     Attributes:
         disparity_next: (H, W) float, pixels: disparity at t+1 of the point seen at t; 0 where unknown.
         measured: (H, W) bool: optical flow and both disparities exist and agree with their reverse.
-        reliable: (H, W) bool: also in the depth range, away from depth edges and in the valid region (mask O).
+        reliable: (H, W) bool: also in the depth range, away from depth edges and in the valid region (mask
+        O).
         visible: (H, W) bool: optical flow agrees with its reverse and stays inside.
     """
 
@@ -45,8 +46,8 @@ def consistent(
         backward: (2, H, W) float, pixels, on the grid that ``forward`` points to.
         settings: Thresholds.
         variance: Expected squared length of the disagreement from noise alone, px^2; the threshold grows by
-            ``noise_factor`` of it. The published threshold assumes noise far below one pixel and rejects nearly everything
-            that moves little once noise reaches a pixel.
+            ``noise_factor`` of it. The published threshold assumes noise far below one pixel and rejects
+            nearly everything that moves little once noise reaches a pixel.
 
     Returns:
         (H, W) bool; False where the target lies outside.
@@ -73,8 +74,8 @@ def depth_edges(disparity: Tensor, settings: ReliabilitySettings, noise_px: floa
         (H, W) bool.
 
     Source:
-        CUPS takes the Canny magnitude (5x5 Gaussian of one pixel, un-normalised Sobel) above 0.2, dilated 5x5, and
-        counts the rim of every hole as an edge; ours smooths over known pixels only.
+        CUPS takes the Canny magnitude (5x5 Gaussian of one pixel, un-normalised Sobel) above 0.2, dilated
+        5x5, and counts the rim of every hole as an edge; ours smooths over known pixels only.
     """
     known = (disparity > 0).float()[None, None]
     log = disparity.clamp(min=LOG_OFFSET_PX).log()[None, None] * known
@@ -147,7 +148,8 @@ def assess(
         next_warped = disparity_next_warped
         measured = measured & (next_warped > 0)
         clean = clean & _in_range(next_warped, camera, settings)
-    # A surface may come nearer by the ego-motion; its disparity need not stay above the minimum, only be known.
+    # A surface may come nearer by the ego-motion; its disparity need not stay above the minimum, only be
+    # known.
     measured = measured & (disparity >= settings.min_disparity_px) & (next_warped > 0) & valid
     return Reliability(next_warped, measured, measured & clean, visible)
 

@@ -16,7 +16,8 @@ FloatArray = npt.NDArray[np.float32]
 
 # The matcher returns sixteenths of a pixel and searches a multiple of sixteen.
 SUBPIXEL = 16
-# Penalties of the authors of the matcher: small and large disparity steps, per channel and pixel of the block.
+# Penalties of the authors of the matcher: small and large disparity steps, per channel and pixel of the
+# block.
 SMALL_STEP, LARGE_STEP = 8, 32
 
 
@@ -30,7 +31,7 @@ class SemiGlobalMatching:
     def __init__(self, settings: DisparitySettings) -> None:
         self._range = -(-settings.n_disparities // SUBPIXEL) * SUBPIXEL
         weight = 3 * settings.block_size**2
-        self._matcher = cv2.StereoSGBM_create(
+        self._matcher = cv2.StereoSGBM.create(
             minDisparity=0,
             numDisparities=self._range,
             blockSize=settings.block_size,
@@ -63,7 +64,7 @@ class SemiGlobalMatching:
             cv2.copyMakeBorder(image, 0, 0, self._range, 0, cv2.BORDER_REPLICATE) for image in (left, right)
         ]
         found = self._matcher.compute(padded[0], padded[1])[:, self._range :]
-        return np.maximum(found.astype(np.float32) / SUBPIXEL, 0.0)
+        return np.asarray(np.maximum(found / SUBPIXEL, 0), np.float32)
 
     def right(self, left: UInt8Array, right: UInt8Array) -> FloatArray:
         """Disparity on the grid of the right image, as ``left``: matching the mirrored pair."""

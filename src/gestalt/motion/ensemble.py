@@ -43,8 +43,9 @@ def mask_iou(masks: Tensor) -> Tensor:
 def consistency_scores(run: Tensor, masks: Tensor, settings: EnsembleSettings) -> Tensor:
     """How many of the runs vouch for each mask, (M,) float.
 
-    ``coverage`` is the published score: the mean over the mask's pixels of how many masks cover them. A large merged mask
-    vouches for every small one inside it. ``detections`` counts the runs that have a mask of the same object (IoU).
+    ``coverage`` is the published score: the mean over the mask's pixels of how many masks cover them. A large
+    merged mask vouches for every small one inside it. ``detections`` counts the runs that have a mask of the
+    same object (IoU).
 
     Args:
         run: (M,) int64.
@@ -72,8 +73,8 @@ def matrix_nms(masks: Tensor, scores: Tensor, sigma: float) -> Tensor:
         (M,) float.
 
     Source:
-        SOLOv2 (Wang et al., NeurIPS 2020): decay_j = min over i of exp(-sigma IoU_ij^2) / exp(-sigma comp_i^2), with
-        comp_i the largest IoU of i with a better mask.
+        SOLOv2 (Wang et al., NeurIPS 2020): decay_j = min over i of exp(-sigma IoU_ij^2) / exp(-sigma
+        comp_i^2), with comp_i the largest IoU of i with a better mask.
     """
     if len(masks) == 0:
         return scores

@@ -1,7 +1,7 @@
 """Pixels and points: the camera, projection both ways, and the one warp.
 
-Coordinates: pixel centres are whole numbers, x to the right, y down, z forward, metres. A *measurement* of a point is
-``(x, y, disparity)`` in pixels.
+Coordinates: pixel centres are whole numbers, x to the right, y down, z forward, metres. A *measurement* of a
+point is ``(x, y, disparity)`` in pixels.
 """
 
 from __future__ import annotations
@@ -115,7 +115,9 @@ def warp(image: Tensor, optical_flow: Tensor, *, nearest: bool = False) -> tuple
         raise ShapeError(
             f"warp needs (C, H, W) and (2, H, W). Got: {tuple(image.shape)} and {tuple(optical_flow.shape)}"
         )
-    return sample(image, pixel_grid(*image.shape[1:], image.device) + optical_flow, nearest=nearest)
+    return sample(
+        image, pixel_grid(image.shape[1], image.shape[2], image.device) + optical_flow, nearest=nearest
+    )
 
 
 def sample(image: Tensor, positions: Tensor, *, nearest: bool = False) -> tuple[Tensor, Tensor]:

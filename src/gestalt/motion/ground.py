@@ -1,4 +1,4 @@
-"""The ground: the one surface that surely stands, and on which optical flow without weights smears what moves above it."""
+"""The ground: the one surface that surely stands, onto which matched optical flow smears what moves above it."""
 
 from __future__ import annotations
 

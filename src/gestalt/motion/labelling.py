@@ -15,9 +15,9 @@ from gestalt.motion.background import Background
 from gestalt.motion.cells import Cells
 from gestalt.motion.clustering import Models
 from gestalt.motion.geometry import Camera
-from gestalt.motion.smoothing import box_mean
 from gestalt.motion.rigid_motion import squared_deviation
 from gestalt.motion.rigidity_graph import two_sided_tail
+from gestalt.motion.smoothing import box_mean
 
 # A cell whose best cost comes this near the limit is explained by nothing.
 UNEXPLAINED_SHARE = 0.75
@@ -54,8 +54,8 @@ def spatial_support(support: Tensor, spacing: tuple[float, float], settings: Clu
         settings: Spread and window.
 
     Returns:
-        (A, h, w) float in [0, 1]: the best tail q(Dx) q(Dy) of a member in the window. The product separates, so the
-        maximum is taken down and then across.
+        (A, h, w) float in [0, 1]: the best tail q(Dx) q(Dy) of a member in the window. The product separates,
+        so the maximum is taken down and then across.
     """
     reach = settings.window_cells
     offsets = torch.arange(-reach, reach + 1, device=support.device)

@@ -42,8 +42,8 @@ def gaussian_std(residuals: Tensor, settings: NoiseSettings) -> float:
 
     Source:
         SF2SE3 (Sommer et al., 2022) as used by CUPS: the spread of residuals below a limit, corrected for the
-        truncation at that limit. ``median`` is ours: with matching by hand-made costs a tenth of the residuals are
-        outliers, and they, not the noise, decide a truncated variance.
+        truncation at that limit. ``median`` is ours: with matching by hand-made costs a tenth of the
+        residuals are outliers, and they, not the noise, decide a truncated variance.
     """
     limit = settings.max_std_px * TWO_MEASUREMENTS
     kept = residuals[residuals.abs() < limit]

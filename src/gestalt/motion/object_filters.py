@@ -78,10 +78,10 @@ class ObjectMask:
 
 
 def fill_holes(mask: BoolArray) -> BoolArray:
-    """Fill what does not reach the border of the image (four-connected, so that a mask's diagonal rim is closed).
+    """Fill what does not reach the border of the image (four-connected: a mask's diagonal rim is closed).
 
-    The official code takes the largest component of the complement for the background, which inverts masks that are larger
-    than it.
+    The official code takes the largest component of the complement for the background, which inverts masks
+    that are larger than it.
     """
     return np.asarray(ndimage.binary_fill_holes(mask), np.bool_)
 
@@ -100,8 +100,8 @@ def surface_map(disparity: FloatArray, focal_x: float, focal_y: float, stereo_ba
         mean disparity around them, 0 where none is near.
 
     Source:
-        CUPS sums the triangles of a Delaunay triangulation, which covers the convex hull. For the inverse depth plane
-        through a pixel the quad is Z^2 / (f_x f_y) times the secant of the slant.
+        CUPS sums the triangles of a Delaunay triangulation, which covers the convex hull. For the inverse
+        depth plane through a pixel the quad is Z^2 / (f_x f_y) times the secant of the slant.
     """
     known = np.nan_to_num(disparity) > 0
     share = ndimage.uniform_filter(known.astype(np.float32), SLOPE_WINDOW_PX, mode="nearest")

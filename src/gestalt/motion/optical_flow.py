@@ -13,7 +13,8 @@ from gestalt.config.motion import OpticalFlowSettings
 UInt8Array = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]
 
-# The coarsest level of the search pyramid follows from patch and image size; an image needs this many patches a side.
+# The coarsest level of the search pyramid follows from patch and image size; an image needs this many
+# patches a side.
 MIN_PATCHES = 2
 
 
@@ -35,7 +36,7 @@ class DenseInverseSearch:
     """
 
     def __init__(self, settings: OpticalFlowSettings) -> None:
-        self._search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        self._search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
         self._search.setFinestScale(settings.finest_scale)
         self._search.setPatchSize(settings.patch_size)
         self._search.setPatchStride(settings.patch_stride)

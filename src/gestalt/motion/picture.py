@@ -30,8 +30,8 @@ def motion_sheet(frame: StereoFrame, frames: FrameSettings, motion: MotionSettin
         seed: The experiment's seed.
 
     Returns:
-        (rows, columns, 3) uint8 RGB: images, optical flow (colour wheel) and disparity, then reliability, deviation from
-        the ego-motion, masks of all runs and the proposals.
+        (rows, columns, 3) uint8 RGB: images, optical flow (colour wheel) and disparity, then reliability,
+        deviation from the ego-motion, masks of all runs and the proposals.
     """
     images, measurement, found = FrameProposer(motion, frames, seed).examine(frame)
     optical_flow = np.nan_to_num(measurement.optical_flow_forward)
@@ -71,7 +71,7 @@ def overlay(image: UInt8Array, instance_map: npt.NDArray[np.uint16]) -> UInt8Arr
     out = image.astype(np.float32) * 0.5
     ids = [int(i) for i in np.unique(instance_map) if i > 0]
     for number in ids:
-        hue = np.uint8([[[int(number * GOLDEN_TURN % 1 * 180), 200, 255]]])
+        hue = np.array([[[int(number * GOLDEN_TURN % 1 * 180), 200, 255]]], np.uint8)
         color = cv2.cvtColor(hue, cv2.COLOR_HSV2RGB)[0, 0].astype(np.float32)
         mask = instance_map == number
         out[mask] = 0.5 * image[mask] + 0.5 * color

@@ -44,8 +44,8 @@ class FrameProposer:
         """Measure, cluster, draw.
 
         Returns:
-            ``ok`` with proposals or ``empty`` with the reason; maps ``proposals`` (uint16, 0 = none) and ``disparity``
-            (uint16, px * 256, 0 = none).
+            ``ok`` with proposals or ``empty`` with the reason; maps ``proposals`` (uint16, 0 = none) and
+            ``disparity`` (uint16, px * 256, 0 = none).
 
         Raises:
             DataError: A file is missing or broken, or a measurement is not finite.

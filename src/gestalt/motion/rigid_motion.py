@@ -1,7 +1,8 @@
 """Rigid motions: SE(3), weighted Kabsch, noise-whitened residuals and robust Gauss-Newton, all batched.
 
-A rigid motion is a 4x4 matrix that moves points of frame t into the camera of frame t+1. It is judged by the measurement
-``(x, y, disparity)`` that the camera of frame t+1 would make: in pixels the noise is simple, in metres it is not.
+A rigid motion is a 4x4 matrix that moves points of frame t into the camera of frame t+1. It is judged by the
+measurement ``(x, y, disparity)`` that the camera of frame t+1 would make: in pixels the noise is simple, in
+metres it is not.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gestalt.motion.geometry import MIN_DEPTH_M, Camera, project
+from gestalt.motion.geometry import MIN_DEPTH_M, Camera
 
 # Triangles thinner than this (second over first singular value) leave a rotation about their line free.
 COLLINEAR_SHARE = 1e-3
@@ -21,7 +22,7 @@ def _cross_matrix(vectors: Tensor) -> Tensor:
     x, y, z = vectors.unbind(-1)
     zero = torch.zeros_like(x)
     rows = [zero, -z, y, z, zero, -x, -y, x, zero]
-    return torch.stack(rows, -1).unflatten(-1, (3, 3))
+    return torch.stack(rows, -1).view(*vectors.shape[:-1], 3, 3)
 
 
 def rotation_exp(angles: Tensor) -> Tensor:
@@ -45,7 +46,8 @@ def rotation_exp(angles: Tensor) -> Tensor:
 def rotation_angle(rotations: Tensor) -> Tensor:
     """Angle of (..., 3, 3) rotations, (...) radians in [0, pi].
 
-    The sine and the cosine together stay exact near zero, where the arc cosine alone does not, and nothing leaves its
+    The sine and the cosine together stay exact near zero, where the arc cosine alone does not, and nothing
+    leaves its
     domain: a NaN here would compare false and silently keep a motion.
     """
     cosine = (rotations.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2
@@ -107,8 +109,8 @@ def fit_kabsch(source: Tensor, target: Tensor, weights: Tensor) -> tuple[Tensor,
 
     Returns:
         (..., 4, 4) motions, and (...) bool: whether the points determine one. Fewer than three points, or
-        points on a line, leave a rotation free; their motion is a pure translation and marked False (the official code
-        fits two-point clusters all the same).
+        points on a line, leave a rotation free; their motion is a pure translation and marked False (the
+        official code fits two-point clusters all the same).
     """
     total = weights.sum(-1, keepdim=True).clamp(min=1e-12)
     share = (weights / total)[..., None]
@@ -132,13 +134,14 @@ def fit_kabsch(source: Tensor, target: Tensor, weights: Tensor) -> tuple[Tensor,
 class Precision:
     """How far measurements may lie from their prediction: the whitening of residuals.
 
-    A residual ``r = predicted - measured`` has covariance ``diag(std^2) + b b'``: the noise of optical flow and of the
-    second disparity, and that of the first disparity, which moves the prediction along ``b``.
+    A residual ``r = predicted - measured`` has covariance ``diag(std^2) + b b'``: the noise of optical flow
+    and of the second disparity, and that of the first disparity, which moves the prediction along ``b``.
 
     Attributes:
         std: (3,) float, pixels, of x, y and disparity.
         direction: (..., 3) float, unit vector along ``b / std``.
-        shrink: (...) float in [0, 1): how much of the residual along ``direction`` the first disparity explains away.
+        shrink: (...) float in [0, 1): how much of the residual along ``direction`` the first disparity
+        explains away.
     """
 
     std: Tensor
@@ -245,7 +248,8 @@ def refine_motion(
         camera: The camera.
         iterations: Number of steps.
         cutoff: Squared deviation at which the weight of a measurement falls to a quarter (Geman-McClure).
-        prior: (6,) float, precision (1/std^2; metres, then radians) of a Gaussian around the start; a few noisy points
+        prior: (6,) float, precision (1/std^2; metres, then radians) of a Gaussian around the start; a few
+        noisy points
             cannot tell a rotation from a translation, the prior settles it.
 
     Returns:
@@ -333,7 +337,7 @@ def _linearise(
             -inverse * scale_disparity,
         ],
         1,
-    ).unflatten(1, (3, 3))
+    ).view(len(x), 3, 3, -1)
     residual = residual - (residual * direction).sum(1, keepdim=True) * shrink[:, None] * direction
     along = (by_translation * direction[:, None]).sum(2, keepdim=True) * shrink[:, None, None]
     by_translation = by_translation - along * direction[:, None]

@@ -45,8 +45,10 @@ class RigidObjects:
         noise: Of the measurements, pixels.
         reliable: (H, W) bool, mask O.
         ego_motion: (4, 4) float, or None where it was not found.
-        ego_residual: (H, W) float32, deviation from the ego-motion in standard deviations, NaN where unmeasured.
-        candidates: Masks of the runs before full resolution, for pictures; None where the method ended earlier.
+        ego_residual: (H, W) float32, deviation from the ego-motion in standard deviations, NaN where
+        unmeasured.
+        candidates: Masks of the runs before full resolution, for pictures; None where the method ended
+        earlier.
     """
 
     instance_map: npt.NDArray[np.uint16]
@@ -92,7 +94,8 @@ def find_rigid_objects(
         ShapeError: ``valid`` or an image has another size than the measurements.
 
     Source:
-        SF2SE3 (Sommer et al., 2022) as CUPS (Hahn et al., CVPR 2025) uses it; docs/motion.md lists how ours differs.
+        SF2SE3 (Sommer et al., 2022) as CUPS (Hahn et al., CVPR 2025) uses it; docs/motion.md lists how ours
+        differs.
     """
     if not (camera.focal_x > 0 and camera.focal_y > 0 and camera.stereo_baseline > 0):
         raise ConfigError(f"a camera needs positive focal lengths and stereo baseline. Got: {camera}")
@@ -133,7 +136,8 @@ def find_rigid_objects(
     std = torch.tensor([noise.x, noise.y, noise.disparity], device=device)
     first_std = std[2] * float(settings.noise.propagate)
     radius = round(settings.boundary.box_radius * height)
-    if radius > 0 and noise.disparity > settings.noise.min_std_px:
+    # Matching has averaged over its window already; what comes without images may be noisy pixel by pixel.
+    if radius > 0 and images is None:
         disparity = keep_edges(disparity, disparity > 0, noise.disparity, radius)
         first_std = first_std * RESIDUAL_NOISE
     cells = sample_cells(
@@ -151,8 +155,8 @@ def find_rigid_objects(
     ego_motion, ground, candidates = found
     pixels = pixel_grid(height, width, device)
     standing = torch.zeros_like(judged.measured)
-    # Matching smears the optical flow of objects onto the ground around them. Measurements that come without images are
-    # taken at their word.
+    # Matching smears the optical flow of objects onto the ground around them. Measurements that come without
+    # images are taken at their word.
     if ground is not None and images is not None:
         above = ground.height(pixels.permute(1, 2, 0), disparity.clamp(min=1e-3))
         standing = (disparity > 0) & (above < settings.ground.margin_m)
@@ -210,8 +214,8 @@ def cluster_runs(
         frame_id: The frame.
 
     Returns:
-        The ego-motion (4, 4), the ground where there is one, and the candidates; None where too few runs found
-        an ego-motion.
+        The ego-motion (4, 4), the ground where there is one, and the candidates; None where too few runs
+        found an ego-motion.
     """
     clustering = settings.clustering
     draws = Draws(seed, frame_id, settings.runs, cells.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,17 +41,19 @@ class RigidityGraph:
 
 def two_sided_tail(deviation: Tensor) -> Tensor:
     """q(z) = 2 (1 - Phi(|z|)): how probable a larger deviation of one standard normal variable is."""
-    return torch.erfc(deviation.abs() / 2**0.5)
+    tail: Tensor = torch.erfc(deviation.abs() / math.sqrt(2))
+    return tail
 
 
 def tail_probability(squared: Tensor) -> Tensor:
-    """How probable a larger squared deviation of three standard normal variables is: the soft inlier, in [0, 1].
+    """How probable a larger squared deviation of three standard normal variables is, in [0, 1]: the soft inlier.
 
-    SF2SE3 multiplies the three one-dimensional tails, which calls four of ten exact inliers outliers at the usual
-    threshold; this is the joint tail (chi-square with three degrees of freedom).
+    SF2SE3 multiplies the three one-dimensional tails, which calls four of ten exact inliers outliers at the
+    usual threshold; this is the joint tail (chi-square with three degrees of freedom).
     """
     root = (squared / 2).clamp(min=0).sqrt()
-    return torch.erfc(root) + root * torch.exp(-(root**2)) * (2 / torch.pi**0.5)
+    tail: Tensor = torch.erfc(root) + root * torch.exp(-(root**2)) * (2 / math.pi**0.5)
+    return tail
 
 
 def build_graph(
@@ -58,8 +61,8 @@ def build_graph(
 ) -> RigidityGraph:
     """Relate the cells ``index`` to each other.
 
-    Distances may differ by the rigidity tolerance plus ``noise_factor`` standard deviations of what disparity noise does
-    to them; with a factor of 0 the test is the published one.
+    Distances may differ by the rigidity tolerance plus ``noise_factor`` standard deviations of what disparity
+    noise does to them; with a factor of 0 the test is the published one.
     """
     first, second = cells.points[index], cells.points_next[index]
     distance, along, first_noise = _pairs(first, std, camera)
@@ -110,10 +113,11 @@ def grow_clusters(
         Members (n, P, C) int64 into the U cells, and which of them count, (n, P, C) bool.
 
     Source:
-        SF2SE3 grows a cluster by cells that are compatible with its members. Its paper means near one member and rigid
-        with all; the released code does the reverse, which ``growth = "released"`` keeps for comparison.
+        SF2SE3 grows a cluster by cells that are compatible with its members. Its paper means near one member
+        and rigid with all; the released code does the reverse, which ``growth = "released"`` keeps for
+        comparison.
     """
-    runs, size = open_cells.shape
+    size = open_cells.shape[1]
     both = (graph.near & graph.rigid).float()
     compatible = (open_cells.float() @ both) * open_cells
     seeds_allowed = compatible > MIN_COMPATIBLE

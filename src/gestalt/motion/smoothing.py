@@ -32,8 +32,8 @@ def box_mean(planes: Tensor, radius_y: int, radius_x: int) -> Tensor:
 def keep_edges(values: Tensor, known: Tensor, std: float, radius: int) -> Tensor:
     """Average noise away where a surface is flat, and leave its edges alone.
 
-    Noise of the first disparity enters the points that motions are fitted to, and least squares then prefers rotations to
-    translations (regression dilution), so it is worth removing before the fit.
+    Noise of the first disparity enters the points that motions are fitted to, and least squares then prefers
+    rotations to translations (regression dilution), so it is worth removing before the fit.
 
     Args:
         values: (H, W) float.
@@ -45,8 +45,8 @@ def keep_edges(values: Tensor, known: Tensor, std: float, radius: int) -> Tensor
         (H, W) float.
 
     Source:
-        Self-guided filter (He et al., PAMI 2013): where the variance in the window is far above ``eps`` the pixel keeps
-        its value, where it is far below the pixel takes the mean.
+        Self-guided filter (He et al., PAMI 2013): where the variance in the window is far above ``eps`` the
+        pixel keeps its value, where it is far below the pixel takes the mean.
     """
     eps = (2 * std) ** 2
     weight = known.float()
