@@ -49,6 +49,21 @@ class Job:
         return WORKSPACES / f"{self.variant}-{self.seed}"
 
 
+@dataclass(frozen=True)
+class Work:
+    """What every job does: with which preset, up to which stages, with which commit's code."""
+
+    preset: str
+    targets: tuple[str, ...]
+    commit: str
+
+
+def commit_of(name: str) -> str:
+    """The full hash behind a name, so that commits made meanwhile change nothing."""
+    found = subprocess.run(["git", "rev-parse", name], check=True, capture_output=True, text=True)
+    return found.stdout.strip()
+
+
 def main() -> None:
     """Run what is missing, then write the page."""
     parser = argparse.ArgumentParser(prog="python -m flows.results", description=__doc__)
@@ -59,6 +74,9 @@ def main() -> None:
     parser.add_argument(
         "--labels-only", action="store_true", help="stop at the pseudo-labels: minutes, not hours"
     )
+    parser.add_argument(
+        "--commit", default="HEAD", help="the code to run; one for all, whatever is committed meanwhile"
+    )
     parser.add_argument("--page-only", action="store_true", help="write the page from the runs that are done")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -66,39 +84,40 @@ def main() -> None:
     if not arguments.page_only:
         # The full method first: the others find its scenes, motion and features in the cache.
         targets = LABEL_TARGETS if arguments.labels_only else TARGETS
+        work = Work(arguments.preset, targets, commit_of(arguments.commit))
         for group in (
             [job for job in jobs if job.variant == FULL],
             [job for job in jobs if job.variant != FULL],
         ):
-            run_all(group, arguments.preset, targets, arguments.jobs)
+            run_all(group, work, arguments.jobs)
     PAGE.write_text(render(jobs, arguments.preset), encoding="utf-8")
     LOG.info("wrote %s", PAGE)
 
 
-def run_all(jobs: Sequence[Job], preset: str, targets: Sequence[str], side_by_side: int) -> None:
+def run_all(jobs: Sequence[Job], work: Work, side_by_side: int) -> None:
     """Run jobs, ``side_by_side`` at a time; a failed one is reported and leaves the others alone."""
     with ThreadPoolExecutor(side_by_side) as pool:
-        for job, error in zip(jobs, pool.map(lambda job: run_job(job, preset, targets), jobs)):
+        for job, error in zip(jobs, pool.map(lambda job: run_job(job, work), jobs)):
             LOG.info("%s seed %d: %s", job.variant, job.seed, error or "done")
 
 
-def run_job(job: Job, preset: str, targets: Sequence[str] = TARGETS) -> str:
+def run_job(job: Job, work: Work) -> str:
     """Reproduce one variant in its worktree.
 
     Returns:
         An empty string, or the last line of the failed command.
     """
     if not job.folder.exists():
-        run(["git", "worktree", "add", "--force", "--detach", str(job.folder), "HEAD"], Path.cwd())
+        run(["git", "worktree", "add", "--force", "--detach", str(job.folder), work.commit], Path.cwd())
         cache = Path(".dvc/cache").resolve()
         local = job.folder / ".dvc" / "config.local"
         local.write_text(f"[cache]\n    dir = {cache}\n[core]\n    autostage = false\n", encoding="utf-8")
-    values = [f"preset={preset}", *VARIANTS[job.variant], f"seed={job.seed}"]
+    values = [f"preset={work.preset}", *VARIANTS[job.variant], f"seed={job.seed}"]
     values += ["runtime.threads=1", "runtime.workers=1"]
     log = job.folder / "results.log"
     for command in (
         [sys.executable, "-m", "gestalt.cli", "configure", *values],
-        [sys.executable, "-m", "dvc", "repro", *targets],
+        [sys.executable, "-m", "dvc", "repro", *work.targets],
     ):
         try:
             run(command, job.folder, log)

@@ -25,7 +25,7 @@ REFINING_CELLS, JUDGING_CELLS = 1500, 400
 PROPOSALS, PROPOSAL_CELLS = 64, 5
 # A proposal from five noisy cells is judged with this many times the noise.
 JUDGING_SLACK = 3.0
-# Depth bins of ``depth_balance`` per doubling of the disparity.
+# Depth bins per doubling of the disparity.
 BINS_PER_OCTAVE = 3
 # Squared deviations at which the robust weight falls, from coarse to fine, and steps at each.
 CUTOFFS, STEPS = (100.0, 25.0, 9.0), 3
@@ -96,6 +96,8 @@ def find_background(
             motions, points, measured, weight, precision, camera, iterations=STEPS, cutoff=cutoff
         )
     best = _explained(motions, points, measured, precision, camera, inlier_limit, weight).argmax()
+    # A wall and an object can share a false motion that some runs fall for: all go on from the best one.
+    motions = motions[best].expand_as(motions)
     everywhere = measurement_precision(motions[best], cells.points, cells.disparity, std, first_std, camera)
     motions = refine_motion(
         motions,
@@ -116,22 +118,22 @@ def find_background(
 def cell_weights(cells: Cells, on_ground: Tensor | None) -> Tensor:
     """How much each cell says about the static scene, (N,) float.
 
-    A truck that fills half of the view would win a plain count. So a cell weighs the inverse square root of
-    how many reliable cells share its depth (a truck is one depth, the static world is many; a wall that is
-    most of the scene still wins), and the ground, which surely stands, weighs at least as much as all the
-    rest.
+    A truck that fills half of the view would win a plain count. Where there is a ground, which surely stands, it
+    weighs at least as much as all the rest, and among all cells those of a common depth weigh less (the inverse
+    square root of their number): a truck is one depth, the static world is many. Without a ground a count
+    decides, because a scene may be one wall.
 
     Args:
         cells: Measurements.
         on_ground: (N,) bool, or None where no ground was found.
     """
+    if on_ground is None:
+        return cells.reliable.float()
     octave = (cells.disparity.log2() * BINS_PER_OCTAVE).floor().long()
     octave = octave - octave.min()
     counts = torch.zeros(int(octave.max()) + 1, device=cells.device)
     counts.index_add_(0, octave, cells.reliable.float())
-    weights: Tensor = counts[octave].clamp(min=1).rsqrt() * math.sqrt(len(cells)) * cells.reliable
-    if on_ground is None:
-        return weights
+    weights = counts[octave].clamp(min=1).rsqrt() * math.sqrt(len(cells)) * cells.reliable
     ground, rest = weights[on_ground].sum().clamp(min=1e-6), weights[~on_ground].sum()
     return torch.where(on_ground, weights * (rest / ground).clamp(min=1), weights)
 
