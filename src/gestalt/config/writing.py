@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import io
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,11 @@ HEADER = (
     "docs/params.md lists every key with its range.\n"
 )
 INDENT = 2
+KEY = re.compile(r"(?P<indent> *)(?P<name>\w+):(?: |$)")
+# A comment behind a value: a quoted # is followed by a quote before the line ends.
+BEHIND = re.compile(r"(?<= )#[^'\"]*$")
+# Where comments after the last key are kept.
+END = "end of the file"
 
 
 def configure(overrides: Sequence[str], path: Path = PARAMS_FILE, *, write: bool = True) -> str:
@@ -69,14 +75,25 @@ def add_batch(batch: str, path: Path = PARAMS_FILE) -> None:
 
 
 def render_params(params: Params, before: str = "") -> str:
-    """The text of ``params.yaml`` for these values, keeping the comments of ``before``."""
+    """The text of ``params.yaml`` for these values, keeping the comments that people wrote into ``before``.
+
+    The file is written anew each time, so a key that came or went leaves no comment in a wrong place.
+    """
     yaml = _yaml()
-    content = yaml.load(before) if before.strip() else None
-    if content is None:
-        content = CommentedMap()
-        content.yaml_set_start_comment(HEADER)
-    _update(content, params, depth=0)
-    return _dump(yaml, content)
+    content = CommentedMap()
+    content.yaml_set_start_comment(HEADER)
+    _fill(content, params, depth=0)
+    text = _dump(yaml, content)
+    known = {f"# {line}" for line in [*HEADER.splitlines(), *_meanings(params)]}
+    above, behind = _comments(before)
+    lines: list[str] = []
+    for line, key in _keyed_lines(text):
+        own = [comment for comment in above.get(key, []) if comment not in known] if key else []
+        indent = line[: len(line) - len(line.lstrip())]
+        lines += [f"{indent}{comment}" for comment in own]
+        lines.append(f"{line}  {behind[key]}" if key in behind else line)
+    lines += [comment for comment in above.get(END, []) if comment not in known]
+    return "\n".join(lines) + "\n"
 
 
 def parameter_table() -> str:
@@ -108,28 +125,55 @@ def _rows(settings: Any, prefix: str) -> list[str]:
     return rows
 
 
-def _update(content: CommentedMap, settings: Any, depth: int) -> None:
-    fields = dataclasses.fields(settings)
-    for stale in set(content) - {field.name for field in fields}:
-        del content[stale]
-    for position, field in enumerate(fields):
+def _fill(content: CommentedMap, settings: Any, depth: int) -> None:
+    for position, field in enumerate(dataclasses.fields(settings)):
         value = getattr(settings, field.name)
-        is_new = field.name not in content
         if dataclasses.is_dataclass(value):
-            inner = content[field.name] if not is_new else CommentedMap()
-            _update(inner, value, depth + 1)
-            if is_new:
-                content.insert(position, field.name, inner)
-        elif is_new:
-            content.insert(position, field.name, _plain(value))
-        elif content[field.name] != value:
+            content[field.name] = CommentedMap()
+            _fill(content[field.name], value, depth + 1)
+        else:
             content[field.name] = _plain(value)
-        if is_new:
-            # An empty line sets sections and the first key apart.
-            gap = "\n" if depth == 0 and (position == 0 or dataclasses.is_dataclass(value)) else ""
-            content.yaml_set_comment_before_after_key(
-                field.name, before=gap + field.metadata["meaning"], indent=depth * INDENT
-            )
+        # An empty line sets sections and the first key apart.
+        gap = "\n" if depth == 0 and (position == 0 or dataclasses.is_dataclass(value)) else ""
+        content.yaml_set_comment_before_after_key(
+            field.name, before=gap + field.metadata["meaning"], indent=depth * INDENT
+        )
+
+
+def _meanings(settings: Any) -> Iterator[str]:
+    for field in dataclasses.fields(settings):
+        yield field.metadata["meaning"]
+        if dataclasses.is_dataclass(value := getattr(settings, field.name)):
+            yield from _meanings(value)
+
+
+def _keyed_lines(text: str) -> Iterator[tuple[str, str]]:
+    """Each line with the full path of the key that it holds; without a key the path is empty."""
+    parents: list[tuple[int, str]] = []
+    for line in text.splitlines():
+        found = KEY.match(line)
+        if found is None:
+            yield line, ""
+            continue
+        indent = len(found["indent"])
+        parents = [parent for parent in parents if parent[0] < indent] + [(indent, found["name"])]
+        yield line, ".".join(name for _, name in parents)
+
+
+def _comments(text: str) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """Comments of a file by the key that they stand above, and by the key that they stand behind."""
+    above: dict[str, list[str]] = {}
+    behind: dict[str, str] = {}
+    waiting: list[str] = []
+    for line, key in _keyed_lines(text):
+        if line.lstrip().startswith("#"):
+            waiting.append(line.strip())
+        elif key:
+            above[key], waiting = waiting, []
+            if (comment := BEHIND.search(line)) is not None:
+                behind[key] = comment[0]
+    above[END] = waiting
+    return above, behind
 
 
 def _plain(value: Any) -> Any:
