@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 LOG = logging.getLogger(__name__)
 WORKSPACES = Path(".cache/results")
@@ -184,11 +185,23 @@ def render(jobs: Sequence[Job], preset: str) -> str:
         "",
         "## Mean over the four 19-class evaluation sets",
         "",
+        "After guided training:",
+        "",
+        *table(by_variant, read_network("guided", PANOPTIC_BENCHMARKS), MEASURES),
+        "",
+        "After self-training:",
+        "",
         *table(by_variant, read_network("self_trained", PANOPTIC_BENCHMARKS), MEASURES),
         "",
         "## PQ of the self-trained network of `full` on each evaluation set",
         "",
         *per_benchmark(by_variant.get(FULL, [])),
+        "",
+        "## PQ of each class, `full`",
+        "",
+        "Networks on the evaluation set in Cityscapes' format. Classes without an object there are left out.",
+        "",
+        *per_class(by_variant.get(FULL, [])),
         "",
         "## PQ against `full`, seed by seed",
         "",
@@ -248,6 +261,48 @@ def per_benchmark(jobs: Sequence[Job]) -> list[str]:
         ]
         lines.append(f"| {benchmark} | {' | '.join(cells)} |")
     return lines
+
+
+def per_class(jobs: Sequence[Job]) -> list[str]:
+    """A Markdown table of the full method, a row per class that occurs."""
+    columns: dict[str, list[dict[str, float]]] = {
+        "labels": [read_label_classes(job.folder) for job in jobs],
+        "guided": [read_network_classes(job.folder, "guided") for job in jobs],
+        "self-trained": [read_network_classes(job.folder, "self_trained") for job in jobs],
+    }
+    names = dict.fromkeys(name for found in columns.values() for classes in found for name in classes)
+    lines = [f"| class | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for name in names:
+        cells = [spread([classes.get(name) for classes in found]) for found in columns.values()]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
+
+
+def read_label_classes(folder: Path) -> dict[str, float]:
+    """PQ of each class that occurs, mean over the batches that have it."""
+    found: dict[str, list[float]] = {}
+    for path in sorted((folder / "reports/label_quality").glob("*.json")):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        for name, quality in class_quality(content["labels"]).items():
+            found.setdefault(name, []).append(quality)
+    return {name: statistics.fmean(values) for name, values in found.items()}
+
+
+def read_network_classes(folder: Path, network: str) -> dict[str, float]:
+    """PQ of each class that occurs in the evaluation set in Cityscapes' format."""
+    path = folder / "reports/evaluation/cityscapes.json"
+    if not path.exists():
+        return {}
+    return class_quality(json.loads(path.read_text(encoding="utf-8"))["networks"][network])
+
+
+def class_quality(evaluation: dict[str, Any]) -> dict[str, float]:
+    """Void-neutral PQ by class, of the classes that occur."""
+    return {
+        row["class"]: row["void_neutral"]["PQ"]
+        for row in evaluation["per_class"]
+        if row["void_neutral"]["occurs"]
+    }
 
 
 def differences(by_variant: dict[str, list[Job]]) -> list[str]:

@@ -1,0 +1,64 @@
+"""The page of results: means, spreads and paired differences of what the runs wrote."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from flows.results import BENCHMARKS, MEASURES, Job, render
+
+LABELS = {"full": (20.0, 22.0, 24.0), "without_motion": (11.0, 15.0, 16.0)}
+
+
+def write_run(job: Job, labels: float, guided: float, self_trained: float) -> None:
+    """The metric files of a finished run whose measures are all alike."""
+    metrics, detail = job.folder / "reports/metrics", job.folder / "reports/label_quality"
+    metrics.mkdir(parents=True)
+    detail.mkdir()
+    proposals = {"motion": {"moving_64px_precision": 0.5, "moving_64px_recall": 0.25}}
+    for batch, shift in (("monday", -1), ("tuesday", 1)):
+        content = {"labels": dict.fromkeys(MEASURES, labels + shift), "proposals": proposals}
+        (metrics / f"label_quality-{batch}.json").write_text(json.dumps(content))
+        classes = [
+            {"class": "car", "void_neutral": {"PQ": labels + shift, "occurs": True}},
+            {"class": "train", "void_neutral": {"PQ": 0.0, "occurs": False}},
+        ]
+        (detail / f"{batch}.json").write_text(json.dumps({"labels": {"per_class": classes}}))
+    for benchmark in BENCHMARKS:
+        content = {
+            "guided": dict.fromkeys(MEASURES, guided),
+            "self_trained": dict.fromkeys(MEASURES, self_trained),
+        }
+        (metrics / f"evaluate-{benchmark}.json").write_text(json.dumps(content))
+
+
+@pytest.fixture
+def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.chdir(tmp_path)
+    jobs = [Job(variant, seed) for variant in LABELS for seed in range(3)]
+    for job in jobs:
+        labels = LABELS[job.variant][job.seed]
+        write_run(job, labels, guided=labels + 1, self_trained=labels + 3)
+    return render([*jobs, Job("normalized_cut", 0)], "embedded").splitlines()
+
+
+def test_rows_are_mean_and_spread_over_seeds(page: list[str]) -> None:
+    # Mean 22 and sample standard deviation 2 of 20, 22, 24; the two batches average out.
+    assert f"| full | 3 | {' | '.join(['22.0 ± 2.0'] * len(MEASURES))} |" in page
+    assert "| full | 3 | 50.0 ± 0.0 | 25.0 ± 0.0 |" in page
+    assert "| mots | 23.0 ± 2.0 | 25.0 ± 2.0 |" in page
+
+
+def test_differences_are_paired_by_seed(page: list[str]) -> None:
+    # 11 - 20, 15 - 22, 16 - 24: mean -8, spread 1, although both vary by more.
+    assert "| without_motion | -8.0 ± 1.0 | -8.0 ± 1.0 | -8.0 ± 1.0 |" in page
+    assert "| without_self_training | | | -2.0 ± 0.0 |" in page
+
+
+def test_classes_that_do_not_occur_are_left_out(page: list[str]) -> None:
+    assert "| car | 22.0 ± 2.0 | not run | not run |" in page
+    assert not any(line.startswith("| train") for line in page)
+
+
+def test_what_was_not_run_is_said(page: list[str]) -> None:
+    assert f"| normalized_cut | 0 | {' | '.join(['not run'] * len(MEASURES))} |" in page
