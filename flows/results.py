@@ -171,7 +171,7 @@ def render(jobs: Sequence[Job], preset: str) -> str:
         "",
         "Proposals against moving objects of at least 64 visible pixels, IoU above 0.5:",
         "",
-        *table(by_variant, read_proposals, ("moving_64px_precision", "moving_64px_recall")),
+        *table(by_variant, read_labels, ("precision", "recall")),
         "",
         "## Networks on the evaluation set in Cityscapes' format (19 classes, void-neutral PQ)",
         "",
@@ -215,30 +215,31 @@ BENCHMARKS = (*PANOPTIC_BENCHMARKS, "mots")
 
 
 def read_labels(folder: Path, measure: str) -> float | None:
-    """A measure of the pseudo-labels, mean over batches."""
+    """A measure of the pseudo-labels or of the proposals behind them, percent, mean over batches."""
     files = sorted((folder / "reports/metrics").glob("label_quality-*.json"))
-    return mean(json.loads(path.read_text(encoding="utf-8"))["labels"][measure] for path in files)
-
-
-def read_proposals(folder: Path, measure: str) -> float | None:
-    """Precision or recall of the proposals that the labels were made from, percent, mean over batches."""
-    values = []
-    for path in sorted((folder / "reports/metrics").glob("label_quality-*.json")):
-        proposals = json.loads(path.read_text(encoding="utf-8"))["proposals"]
-        values.append(100 * proposals.get("normalized_cut", proposals["motion"])[measure])
-    return mean(values)
+    return mean(json.loads(path.read_text(encoding="utf-8"))[measure] for path in files)
 
 
 def read_network(network: str, benchmarks: Sequence[str]) -> Read:
     """Reader of a network's measure, mean over benchmarks."""
 
     def read(folder: Path, measure: str) -> float | None:
-        files = [folder / f"reports/metrics/evaluate-{benchmark}.json" for benchmark in benchmarks]
+        files = [folder / f"reports/evaluation/{benchmark}.json" for benchmark in benchmarks]
         if not all(path.exists() for path in files):
             return None
-        return mean(json.loads(path.read_text(encoding="utf-8"))[network][measure] for path in files)
+        reports = [json.loads(path.read_text(encoding="utf-8")) for path in files]
+        return mean(measure_of(found["networks"][network], measure) for found in reports)
 
     return read
+
+
+def measure_of(evaluation: dict[str, Any], measure: str) -> float:
+    """A measure of one evaluation, percent; PQ and its parts are void-neutral."""
+    if measure in evaluation:
+        return float(evaluation[measure])
+    name, _, part = measure.partition("_")
+    quality = evaluation["void_neutral"]
+    return float((quality[part] if part else quality)[name])
 
 
 def table(by_variant: dict[str, list[Job]], read: Read, measures: Sequence[str]) -> list[str]:

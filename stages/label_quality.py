@@ -53,11 +53,8 @@ def measure_labels(stage: Stage) -> Outcome:
         "proposals": {source: quality.to_dict() for source, quality in proposals.items()},
     }
     write_json(Path("reports/label_quality") / f"{batch}.json", report)
-    metrics = {
-        "protocol": protocol.label,
-        "labels": evaluation.headline(),
-        "proposals": {source: quality.headline() for source, quality in proposals.items()},
-    }
+    used = proposals.get(stage.params.pseudo_labels.proposals, proposals["motion"])
+    metrics = {**evaluation.headline(), **used.headline()}
     return Outcome(metrics, {"n_frames": len(truth), "missing": len(evaluation.coverage.missing)})
 
 

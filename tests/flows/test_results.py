@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,21 +16,29 @@ def write_run(job: Job, labels: float, guided: float, self_trained: float) -> No
     metrics, detail = job.folder / "reports/metrics", job.folder / "reports/label_quality"
     metrics.mkdir(parents=True)
     detail.mkdir()
-    proposals = {"motion": {"moving_64px_precision": 0.5, "moving_64px_recall": 0.25}}
     for batch, shift in (("monday", -1), ("tuesday", 1)):
-        content = {"labels": dict.fromkeys(MEASURES, labels + shift), "proposals": proposals}
+        content = dict.fromkeys(MEASURES, labels + shift) | {"precision": 50.0, "recall": 25.0}
         (metrics / f"label_quality-{batch}.json").write_text(json.dumps(content))
-        classes = [
-            {"class": "car", "void_neutral": {"PQ": labels + shift, "occurs": True}},
-            {"class": "train", "void_neutral": {"PQ": 0.0, "occurs": False}},
-        ]
-        (detail / f"{batch}.json").write_text(json.dumps({"labels": {"per_class": classes}}))
+        (detail / f"{batch}.json").write_text(json.dumps({"labels": evaluation(labels + shift)}))
+    found = job.folder / "reports/evaluation"
+    found.mkdir()
     for benchmark in BENCHMARKS:
-        content = {
-            "guided": dict.fromkeys(MEASURES, guided),
-            "self_trained": dict.fromkeys(MEASURES, self_trained),
-        }
-        (metrics / f"evaluate-{benchmark}.json").write_text(json.dumps(content))
+        content = {"networks": {"guided": evaluation(guided), "self_trained": evaluation(self_trained)}}
+        (found / f"{benchmark}.json").write_text(json.dumps(content))
+
+
+def evaluation(value: float) -> dict[str, Any]:
+    """What an evaluation writes when all its measures are alike."""
+    quality = dict.fromkeys(("PQ", "SQ", "RQ"), value)
+    return {
+        "void_neutral": {**quality, "thing": quality, "stuff": quality},
+        "mIoU": value,
+        "pixel_accuracy": value,
+        "per_class": [
+            {"class": "car", "void_neutral": {"PQ": value, "occurs": True}},
+            {"class": "train", "void_neutral": {"PQ": 0.0, "occurs": False}},
+        ],
+    }
 
 
 @pytest.fixture
@@ -56,7 +65,7 @@ def test_differences_are_paired_by_seed(page: list[str]) -> None:
 
 
 def test_classes_that_do_not_occur_are_left_out(page: list[str]) -> None:
-    assert "| car | 22.0 ± 2.0 | not run | not run |" in page
+    assert "| car | 22.0 ± 2.0 | 23.0 ± 2.0 | 25.0 ± 2.0 |" in page
     assert not any(line.startswith("| train") for line in page)
 
 

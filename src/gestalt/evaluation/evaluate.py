@@ -72,20 +72,11 @@ class Evaluation:
     semantic: SemanticQuality
 
     def headline(self) -> dict[str, float]:
-        """The metrics that ``dvc metrics`` shows, percent; PQ follows the protocol's primary convention."""
+        """PQ, SQ, RQ, its thing and stuff parts, mIoU and accuracy, percent, in the protocol's primary convention."""
         ignored = self.protocol.ignored_ids(self.space)
-        summaries = {
-            convention: quality.to_dict(self.space.thing_ids, ignored)
-            for convention, quality in self.panoptic.items()
-        }
-        primary = summaries[self.protocol.primary]
+        primary = self.panoptic[self.protocol.primary].to_dict(self.space.thing_ids, ignored)
         headline = {key: primary[key] for key in ("PQ", "SQ", "RQ")}
         headline |= {"PQ_thing": primary["thing"]["PQ"], "PQ_stuff": primary["stuff"]["PQ"]}
-        headline |= {
-            f"PQ_{convention}": summary["PQ"]
-            for convention, summary in summaries.items()
-            if convention != self.protocol.primary
-        }
         return headline | {"mIoU": self.semantic.mean_iou, "pixel_accuracy": self.semantic.pixel_accuracy}
 
     def to_dict(self) -> dict[str, Any]:

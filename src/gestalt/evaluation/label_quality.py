@@ -45,14 +45,10 @@ class ProposalQuality:
     n_frames: int
 
     def headline(self) -> dict[str, float]:
-        """Precision and recall per size limit, 0..1, for ``dvc metrics``."""
-        groups = {"moving": self.moving, "all": self.every}
-        return {
-            f"{name}_{size}px_{metric}": getattr(quality, metric)
-            for name, qualities in groups.items()
-            for size, quality in qualities.items()
-            for metric in ("precision", "recall")
-        }
+        """Precision and recall against moving objects of the first size limit, percent; empty where unknown."""
+        for moving in self.moving.values():
+            return {"precision": 100 * moving.precision, "recall": 100 * moving.recall}
+        return {}
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
