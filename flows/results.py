@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,23 +83,31 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     jobs = [Job(variant, seed) for variant in arguments.variants for seed in arguments.seeds]
     if not arguments.page_only:
-        # The full method first: the others find its scenes, motion and features in the cache.
         targets = LABEL_TARGETS if arguments.labels_only else TARGETS
-        work = Work(arguments.preset, targets, commit_of(arguments.commit))
-        for group in (
-            [job for job in jobs if job.variant == FULL],
-            [job for job in jobs if job.variant != FULL],
-        ):
-            run_all(group, work, arguments.jobs)
+        run_all(jobs, Work(arguments.preset, targets, commit_of(arguments.commit)), arguments.jobs)
     PAGE.write_text(render(jobs, arguments.preset), encoding="utf-8")
     LOG.info("wrote %s", PAGE)
 
 
 def run_all(jobs: Sequence[Job], work: Work, side_by_side: int) -> None:
-    """Run jobs, ``side_by_side`` at a time; a failed one is reported and leaves the others alone."""
+    """Run jobs, ``side_by_side`` at a time; a failed one is reported and leaves the others alone.
+
+    The full method of a seed goes first: the others find its scenes, motion and features in the cache.
+    """
+    ordered = sorted(jobs, key=lambda job: (job.variant != FULL, job.seed))
+    running: dict[Job, Future[str]] = {}
+
+    def run_in_turn(job: Job) -> str:
+        # Submitted earlier, so this cannot wait for a job that waits for a free place.
+        if job.variant != FULL and (full := running.get(Job(FULL, job.seed))) is not None:
+            wait([full])
+        return run_job(job, work)
+
     with ThreadPoolExecutor(side_by_side) as pool:
-        for job, error in zip(jobs, pool.map(lambda job: run_job(job, work), jobs)):
-            LOG.info("%s seed %d: %s", job.variant, job.seed, error or "done")
+        for job in ordered:
+            running[job] = pool.submit(run_in_turn, job)
+        for job, done in running.items():
+            LOG.info("%s seed %d: %s", job.variant, job.seed, done.result() or "done")
 
 
 def run_job(job: Job, work: Work) -> str:

@@ -1,12 +1,14 @@
 """The page of results: means, spreads and paired differences of what the runs wrote."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flows.results import BENCHMARKS, MEASURES, Job, render
+from flows import results
+from flows.results import BENCHMARKS, MEASURES, Job, Work, render, run_all
 
 LABELS = {"full": (20.0, 22.0, 24.0), "without_motion": (11.0, 15.0, 16.0)}
 
@@ -71,3 +73,19 @@ def test_classes_that_do_not_occur_are_left_out(page: list[str]) -> None:
 
 def test_what_was_not_run_is_said(page: list[str]) -> None:
     assert f"| normalized_cut | 0 | {' | '.join(['not run'] * len(MEASURES))} |" in page
+
+
+def test_the_full_method_of_a_seed_goes_before_its_ablations(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[Job] = []
+
+    def run_job(job: Job, work: Work) -> str:
+        if job.variant != "full":
+            assert Job("full", job.seed) in ended
+        time.sleep(0.05 if job.variant == "full" else 0)
+        ended.append(job)
+        return ""
+
+    monkeypatch.setattr(results, "run_job", run_job)
+    jobs = [Job(variant, seed) for variant in ("without_motion", "full") for seed in range(3)]
+    run_all(jobs, Work("embedded", (), ""), side_by_side=4)
+    assert sorted(ended, key=str) == sorted(jobs, key=str)

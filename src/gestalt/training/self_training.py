@@ -134,8 +134,8 @@ def train_self(
     """Continue a guided network on its own predictions; the reported network is the teacher.
 
     Only the heads learn (proposal network, instance heads, semantic head); backbone, pyramid and every
-    normalisation stay as they are. CUPS has no DropLoss here; with a young teacher that still misses many
-    objects it keeps the student from unlearning them.
+    normalisation stay as they are. CUPS has no DropLoss here: void pixels of the teacher's labels would shield
+    false objects, which then multiply.
 
     Args:
         images: Unlabelled images.
