@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from flows import results
-from flows.results import BENCHMARKS, MEASURES, Job, Work, render, run_all
+from flows.results import BENCHMARKS, COLOURS, MEASURES, Job, Work, draw, render, run_all
+from gestalt.data.images import read_image
 
 LABELS = {"full": (20.0, 22.0, 24.0), "without_motion": (11.0, 15.0, 16.0)}
 
@@ -44,13 +45,19 @@ def evaluation(value: float) -> dict[str, Any]:
 
 
 @pytest.fixture
-def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Job]:
+    """Two variants with three seeds each that have run, and one that has not."""
     monkeypatch.chdir(tmp_path)
-    jobs = [Job(variant, seed) for variant in LABELS for seed in range(3)]
-    for job in jobs:
+    ran = [Job(variant, seed) for variant in LABELS for seed in range(3)]
+    for job in ran:
         labels = LABELS[job.variant][job.seed]
         write_run(job, labels, guided=labels + 1, self_trained=labels + 3)
-    return render([*jobs, Job("normalized_cut", 0)], "embedded").splitlines()
+    return [*ran, Job("normalized_cut", 0)]
+
+
+@pytest.fixture
+def page(jobs: list[Job]) -> list[str]:
+    return render(jobs, "embedded").splitlines()
 
 
 def test_rows_are_mean_and_spread_over_seeds(page: list[str]) -> None:
@@ -73,6 +80,17 @@ def test_classes_that_do_not_occur_are_left_out(page: list[str]) -> None:
 
 def test_what_was_not_run_is_said(page: list[str]) -> None:
     assert f"| normalized_cut | 0 | {' | '.join(['not run'] * len(MEASURES))} |" in page
+
+
+def test_bars_are_means_and_what_was_not_run_has_none(jobs: list[Job], tmp_path: Path) -> None:
+    draw(jobs, tmp_path / "all.png")
+    draw(jobs[-1:], tmp_path / "nothing.png")
+    everything, nothing = (read_image(tmp_path / name) for name in ("all.png", "nothing.png"))
+    shades = [tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5)) for colour in COLOURS]
+    # In each column of a bar, its height above the axis grows with the mean: 22, 23, 25.
+    heights = [(everything == shade).all(2).sum(0).max() for shade in shades]
+    assert heights[0] < heights[1] < heights[2]
+    assert not any((nothing == shade).all(2).any() for shade in shades)
 
 
 def test_the_full_method_of_a_seed_goes_before_its_ablations(monkeypatch: pytest.MonkeyPatch) -> None:
