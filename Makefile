@@ -49,6 +49,8 @@ results: venv  ## Ablations over three seeds -> docs/results.md (hours)
 docs: venv  ## Write docs/params.md from the configuration
 	$(BIN)/gestalt configure --table docs/params.md
 
-clean:  ## Remove what runs made; the DVC cache and .venv stay
-	rm -rf data models .cache mlruns/mlflow.db mlruns/artifacts \
+clean:  ## Remove what runs made; video, truth, champions, the DVC cache and .venv stay
+	rm -rf data/manifests data/motion data/normalized_cut data/pseudo_labels data/predictions data/vocabulary.json \
+	  models/features models/semantics models/guided models/self_trained \
+	  .cache mlruns/mlflow.db mlruns/artifacts \
 	  reports/audit reports/status reports/pictures reports/gate.json reports/index.html reports/cost.js

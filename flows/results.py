@@ -37,7 +37,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "without_drop_loss": ("ablation=without_drop_loss",),
 }
 COLOURS = ("#9aa5b1", "#5b8def", "#1f4fa3")
-MEASURES = ("PQ", "SQ", "RQ", "PQ_thing", "PQ_stuff", "mIoU", "pixel_accuracy")
+MEASURES = ("PQ", "SQ", "RQ", "PQ_thing", "PQ_stuff", "PQ_standard", "mIoU", "pixel_accuracy")
 
 
 @dataclass(frozen=True)
@@ -85,18 +85,24 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     jobs = [Job(variant, seed) for variant in arguments.variants for seed in arguments.seeds]
+    failed: list[Job] = []
     if not arguments.page_only:
         targets = LABEL_TARGETS if arguments.labels_only else TARGETS
-        run_all(jobs, Work(arguments.preset, targets, commit_of(arguments.commit)), arguments.jobs)
+        failed = run_all(jobs, Work(arguments.preset, targets, commit_of(arguments.commit)), arguments.jobs)
     draw(jobs, CHART)
     PAGE.write_text(render(jobs, arguments.preset), encoding="utf-8")
     LOG.info("wrote %s", PAGE)
+    if failed:
+        sys.exit(f"{len(failed)} of {len(jobs)} runs failed; their rows lack a seed, the logs say why")
 
 
-def run_all(jobs: Sequence[Job], work: Work, side_by_side: int) -> None:
+def run_all(jobs: Sequence[Job], work: Work, side_by_side: int) -> list[Job]:
     """Run jobs, ``side_by_side`` at a time; a failed one is reported and leaves the others alone.
 
     The full method of a seed goes first: the others find its scenes, motion and features in the cache.
+
+    Returns:
+        The jobs that failed.
     """
     ordered = sorted(jobs, key=lambda job: (job.variant != FULL, job.seed))
     running: dict[Job, Future[str]] = {}
@@ -112,6 +118,7 @@ def run_all(jobs: Sequence[Job], work: Work, side_by_side: int) -> None:
             running[job] = pool.submit(run_in_turn, job)
         for job, done in running.items():
             LOG.info("%s seed %d: %s", job.variant, job.seed, done.result() or "done")
+    return [job for job, done in running.items() if done.result()]
 
 
 def run_job(job: Job, work: Work) -> str:
@@ -120,7 +127,10 @@ def run_job(job: Job, work: Work) -> str:
     Returns:
         An empty string, or the last line of the failed command.
     """
-    if not job.folder.exists():
+    if job.folder.exists():
+        # A run of before may have been of other code; what DVC finds unchanged is not run again.
+        run(["git", "checkout", "--force", "--detach", work.commit], job.folder)
+    else:
         run(["git", "worktree", "add", "--force", "--detach", str(job.folder), work.commit], Path.cwd())
         cache = Path(".dvc/cache").resolve()
         local = job.folder / ".dvc" / "config.local"
@@ -174,8 +184,12 @@ def render(jobs: Sequence[Job], preset: str) -> str:
         f"{', '.join(map(str, seeds))} (a seed draws other streets, dictionaries, clusters and weights), "
         f"percent. Preset `{preset}`, rendered video and rendered evaluation sets: **not comparable with "
         "published numbers on real data**. The reported network is the EMA teacher of the self-training, "
-        "fixed beforehand. "
-        "What the numbers mean and why: [findings.md](findings.md).",
+        "fixed beforehand. What the numbers mean and why: [findings.md](findings.md).",
+        "",
+        "Two conventions: PQ leaves pixels out that the prediction leaves void, and true objects that are mostly "
+        "under them (void-neutral, the published one, which forgives what a network does not say); PQ_standard "
+        "counts them as errors. Protocol `cityscapes19_rendered_min64` and its like: 19 classes, true objects "
+        f"below 64 pixels are void.{code_of(jobs)}",
         "",
         f"![PQ of every variant at three levels]({CHART.relative_to(PAGE.parent).as_posix()})",
         "",
@@ -187,7 +201,7 @@ def render(jobs: Sequence[Job], preset: str) -> str:
         "",
         "Proposals against moving objects of at least 64 visible pixels, IoU above 0.5:",
         "",
-        *table(by_variant, read_labels, ("precision", "recall")),
+        *table(by_variant, read_proposals, ("precision", "recall")),
         "",
         "## Networks on the evaluation set in Cityscapes' format (19 classes, void-neutral PQ)",
         "",
@@ -231,7 +245,13 @@ BENCHMARKS = (*PANOPTIC_BENCHMARKS, "mots")
 
 
 def read_labels(folder: Path, measure: str) -> float | None:
-    """A measure of the pseudo-labels or of the proposals behind them, percent, mean over batches."""
+    """A measure of the pseudo-labels, percent, mean over batches."""
+    files = sorted((folder / "reports/label_quality").glob("*.json"))
+    return mean(measure_of(json.loads(path.read_text(encoding="utf-8"))["labels"], measure) for path in files)
+
+
+def read_proposals(folder: Path, measure: str) -> float | None:
+    """Precision or recall of the proposals behind the labels, percent, mean over batches."""
     files = sorted((folder / "reports/metrics").glob("label_quality-*.json"))
     return mean(json.loads(path.read_text(encoding="utf-8"))[measure] for path in files)
 
@@ -250,10 +270,12 @@ def read_network(network: str, benchmarks: Sequence[str]) -> Read:
 
 
 def measure_of(evaluation: dict[str, Any], measure: str) -> float:
-    """A measure of one evaluation, percent; PQ and its parts are void-neutral."""
+    """A measure of one evaluation, percent; PQ and its parts are void-neutral unless they say otherwise."""
     if measure in evaluation:
         return float(evaluation[measure])
     name, _, part = measure.partition("_")
+    if part == "standard":
+        return float(evaluation["standard"][name])
     quality = evaluation["void_neutral"]
     return float((quality[part] if part else quality)[name])
 
@@ -320,6 +342,20 @@ def class_quality(evaluation: dict[str, Any]) -> dict[str, float]:
         for row in evaluation["per_class"]
         if row["void_neutral"]["occurs"]
     }
+
+
+def code_of(jobs: Sequence[Job]) -> str:
+    """A sentence that names the commits of the runs; empty where there is none."""
+    heads = {head_of(job.folder) for job in jobs if job.folder.exists()}
+    return f" Code: commit {', '.join(sorted(heads))}." if heads else ""
+
+
+def head_of(folder: Path) -> str:
+    """The short hash that a worktree is on."""
+    found = subprocess.run(
+        ["git", "rev-parse", "--short=10", "HEAD"], cwd=folder, check=True, capture_output=True, text=True
+    )
+    return found.stdout.strip()
 
 
 def levels() -> dict[str, Read]:

@@ -235,6 +235,12 @@ def test_a_stage_depends_on_every_room_behind_its_script(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", STAGES)
+def test_a_stage_depends_on_what_all_rooms_share(name: str) -> None:
+    # Seeds and label conventions: other values of these are other results.
+    assert {"src/gestalt/panoptic.py", "src/gestalt/runtime.py"} <= set(STAGES[name]["deps"])
+
+
+@pytest.mark.parametrize("name", STAGES)
 def test_a_stage_depends_on_code_that_exists(name: str) -> None:
     code = [dep for dep in STAGES[name]["deps"] if dep.startswith(("src/", "stages/"))]
     assert [dep for dep in code if not (ROOT / dep).exists()] == []
@@ -247,6 +253,12 @@ def test_stages_that_fit_depend_on_every_batch_they_are_fitted_on() -> None:
         for artefact in ("data/raw/{}", "data/manifests/{}.parquet"):
             expected = {artefact.format(f"${{fit_batches[{index}]}}") for index in range(n_batches)}
             assert expected <= set(deps), f"dvc.yaml: {name} needs a line per entry of fit_batches"
+
+
+def test_results_of_every_stage_can_be_taken_from_the_cache() -> None:
+    # DVC keeps no run whose outputs are uncached, metrics and plots apart; ablations would render everything anew.
+    for name, stage in STAGES.items():
+        assert all(isinstance(out, str) for out in stage.get("outs", ())), name
 
 
 def test_no_stage_depends_on_where_it_runs() -> None:

@@ -170,44 +170,6 @@ class Vocabulary:
             raise DataError(f"{path} must hold the lists `things` and `stuff`: {error!r}") from error
 
 
-def to_two_channel(panoptic: PanopticMap) -> UInt16Array:
-    """(H, W, 2) uint16: class id, instance id."""
-    return np.stack([panoptic.semantic_map.astype(np.uint16), panoptic.instance_map], axis=-1)
-
-
-def from_two_channel(array: npt.NDArray[Any]) -> PanopticMap:
-    """Inverse of ``to_two_channel``.
-
-    Raises:
-        ShapeError: ``array`` is not (H, W, 2).
-    """
-    if array.ndim != 3 or array.shape[-1] != 2:
-        raise ShapeError(f"a two-channel panoptic map must be (H, W, 2). Got: {array.shape}")
-    return PanopticMap(
-        np.ascontiguousarray(array[..., 0]).astype(np.uint8),
-        np.ascontiguousarray(array[..., 1]).astype(np.uint16),
-    )
-
-
-def to_instance_ids(panoptic: PanopticMap) -> npt.NDArray[np.int32]:
-    """(H, W) int32 in Cityscapes form: ``class``, or ``class * 1000 + n`` with n counted per class from 0.
-
-    Raises:
-        DataError: A class has more than 1000 instances.
-    """
-    ids = panoptic.semantic_map.astype(np.int32)
-    counted: dict[int, int] = {}
-    for instance in np.unique(panoptic.instance_map[panoptic.instance_map > 0]):
-        inside = panoptic.instance_map == instance
-        for class_id in np.unique(panoptic.semantic_map[inside]):
-            number = counted.get(int(class_id), 0)
-            if number >= INSTANCES_PER_CLASS:
-                raise DataError(f"class {class_id} has more than {INSTANCES_PER_CLASS} instances")
-            ids[inside & (panoptic.semantic_map == class_id)] = int(class_id) * INSTANCES_PER_CLASS + number
-            counted[int(class_id)] = number + 1
-    return ids
-
-
 def from_instance_ids(ids: npt.NDArray[Any]) -> PanopticMap:
     """Read Cityscapes form: values below 1000 are classes, others ``class * 1000 + n``.
 

@@ -10,7 +10,6 @@ import logging
 import multiprocessing
 import os
 import platform
-import random
 import sys
 from collections.abc import Iterable
 from concurrent.futures import Executor, ProcessPoolExecutor
@@ -54,7 +53,7 @@ def start(*, threads: int = 1) -> None:
 
 
 def limit_threads(threads: int) -> None:
-    """Let numeric libraries of this process use ``threads`` threads; results do not depend on it."""
+    """Let numeric libraries of this process use ``threads`` threads; sums may differ in their last bits."""
     import cv2
 
     cv2.setNumThreads(threads)
@@ -104,15 +103,6 @@ def torch_generator(seed: int, *purpose: str | int) -> torch.Generator:
     import torch
 
     return torch.Generator().manual_seed(derive_seed(seed, *purpose))
-
-
-def seed_everything(seed: int) -> None:
-    """Seed the global generators, for the code of libraries that takes no generator."""
-    import torch
-
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002  (libraries read the global generator)
-    torch.manual_seed(seed)
 
 
 def open_executor(kind: str = "local", workers: int = 0) -> Executor:

@@ -3,7 +3,6 @@ import pytest
 
 from gestalt.audit.overlay import (
     blend,
-    colour_depth,
     colour_disparity,
     colour_instances,
     colour_optical_flow,
@@ -70,10 +69,6 @@ def test_near_is_warm_far_is_cold_unknown_is_black() -> None:
     assert coloured[0, 0].tolist() == [0, 0, 0]
     assert coloured[0, 1, 2] > coloured[0, 1, 0]
     assert coloured[0, 2, 0] > coloured[0, 2, 2]
-    depth = colour_depth(np.array([[np.nan, 70.0, 1.0]])).astype(int)
-    assert depth[0, 0].tolist() == [0, 0, 0]
-    assert depth[0, 1, 2] > depth[0, 1, 0]
-    assert depth[0, 2, 0] > depth[0, 2, 2]
 
 
 def test_optical_flow_hue_is_its_direction_and_stillness_is_white() -> None:

@@ -16,6 +16,7 @@ from gestalt.audit.report_tables import headline_rows
 from gestalt.audit.review_page import write_review
 from gestalt.config.presets import default_settings
 from gestalt.data.frames import load_left
+from gestalt.data.images import read_image
 from gestalt.data.manifest import read_manifest
 from gestalt.data.shards import ShardFolder
 from gestalt.errors import DataError
@@ -38,6 +39,11 @@ def workspace(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Wo
     shutil.copytree(made, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return Workspace()
+
+
+def still(first: Any, second: Any) -> Any:
+    """Optical flow of images in which nothing moves."""
+    return np.zeros((2, *first.shape[:2]), np.float32)
 
 
 def audit(settings: Any = AUDIT) -> dict[str, Any]:
@@ -109,7 +115,7 @@ def test_gate_names_the_stage_that_makes_a_missing_audit(tmp_path: Path) -> None
 
 def test_report_is_one_file_that_needs_nothing_else(workspace: Workspace) -> None:
     audit()
-    path = write_report(SUBJECT, REPORT, FRAMES, workspace)
+    path = write_report(SUBJECT, REPORT, FRAMES, workspace, still)
     text = path.read_text()
     others = [link for link in links(path) if not link.startswith("data:")]
     assert others == ["cost.js"]
@@ -122,16 +128,16 @@ def test_report_is_one_file_that_needs_nothing_else(workspace: Workspace) -> Non
 
 
 def test_report_is_the_same_bytes_twice_though_costs_differ(workspace: Workspace) -> None:
-    first = write_report(SUBJECT, REPORT, FRAMES, workspace).read_bytes()
+    first = write_report(SUBJECT, REPORT, FRAMES, workspace, still).read_bytes()
     Path("reports/status/guided.json").write_text('{"seconds": 99}')
-    assert write_report(SUBJECT, REPORT, FRAMES, workspace).read_bytes() == first
+    assert write_report(SUBJECT, REPORT, FRAMES, workspace, still).read_bytes() == first
 
 
 def test_report_leaves_out_what_is_not_there(workspace: Workspace) -> None:
     shutil.rmtree("data/truth")
     shutil.rmtree("reports/label_quality")
     shutil.rmtree("reports/curves")
-    text = write_report(SUBJECT, REPORT, FRAMES, workspace).read_text()
+    text = write_report(SUBJECT, REPORT, FRAMES, workspace, still).read_text()
     assert "Pseudo-labels against truth" not in text
     assert "a colour per cluster" in text
     assert '<h2 id="curves">' not in text
@@ -146,11 +152,12 @@ def test_headline_has_a_row_per_network_with_the_numbers_of_the_evaluation(works
 
 
 def test_strips_show_every_intermediate_and_errors_are_red(workspace: Workspace) -> None:
-    (strip,) = batch_strips(BATCH, 1, FRAMES, workspace, 480)
+    (strip,) = batch_strips(BATCH, 1, FRAMES, workspace, 480, still)
     captions = [picture.caption.split(",")[0] for picture in strip.pictures]
     assert captions == [
         "left image",
         "disparity: near is warm",
+        "optical flow",
         "proposals from motion",
         "pseudo-classes",
         "pseudo-label",
@@ -162,11 +169,18 @@ def test_strips_show_every_intermediate_and_errors_are_red(workspace: Workspace)
     assert errors[90, 150, 1] > errors[90, 150, 0]
 
 
-def test_exact_optical_flow_is_shown_where_the_truth_has_it(workspace: Workspace) -> None:
-    folder = Path("data/truth", BATCH, "exact")
-    folder.mkdir()
-    frame_id = ShardFolder(Path("data/pseudo_labels", BATCH)).frame_ids[2]
-    np.savez(folder / f"{frame_id}.npz", optical_flow_forward=np.ones((2, 96, 192), np.float16))
-    (strip,) = batch_strips(BATCH, 1, FRAMES, workspace, 480)
-    assert strip.title.endswith(frame_id)
-    assert "optical flow (exact)" in [picture.caption for picture in strip.pictures]
+def test_the_optical_flow_is_measured_between_the_left_images(workspace: Workspace) -> None:
+    seen: list[Any] = []
+
+    def to_the_right(first: Any, second: Any) -> Any:
+        seen.append((first, second))
+        return np.stack([np.full(first.shape[:2], 3, np.float32), np.zeros(first.shape[:2], np.float32)])
+
+    (strip,) = batch_strips(BATCH, 1, FRAMES, workspace, 480, to_the_right)
+    frame_id = strip.title.split(" / ")[1]
+    frames = {frame.frame_id: frame for frame in read_manifest(Path("data/manifests", f"{BATCH}.parquet"))}
+    ((first, second),) = seen
+    np.testing.assert_array_equal(first, read_image(frames[frame_id].left))
+    np.testing.assert_array_equal(second, read_image(frames[frame_id].left_next))
+    shown = next(picture.pixels for picture in strip.pictures if picture.caption == "optical flow")
+    assert len(np.unique(shown.reshape(-1, 3), axis=0)) == 1  # one motion, one colour

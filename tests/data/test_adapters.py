@@ -153,6 +153,17 @@ def test_a_missing_right_image_is_not_replaced_by_another(tmp_path):
     assert [pair.right.name for pair in pairs] == ["0000.png", "0001.png", "0002.png"]
 
 
+def test_a_sequence_without_left_images_is_reported_and_the_others_go_on(tmp_path):
+    write_folder_video(tmp_path / "a", range(3))
+    write_folder_video(tmp_path / "b", range(3))
+    shutil.rmtree(tmp_path / "a" / "left")
+    (tmp_path / "notes").mkdir()
+    pairs, broken = find("folder", tmp_path)
+    assert {pair.sequence for pair in pairs} == {"b"}
+    assert [entry.sequence for entry in broken] == ["a"]
+    assert "left does not exist" in broken[0].reason
+
+
 @pytest.mark.parametrize(
     ("numbers", "n_pairs", "n_gaps"),
     [([0, 5, 10, 15], 3, 0), ([0, 1, 2, 4, 5], 3, 1), ([0, 2, 4, 8, 10], 3, 1)],
@@ -191,6 +202,20 @@ def test_kitti_raw_reads_synchronised_drives(tmp_path):
     assert not broken
     assert pairs[0].stereo_baseline == pytest.approx(0.5)
     assert pairs[0].time_step_s == pytest.approx(0.1)
+
+
+def test_kitti_drives_and_sequences_without_images_are_reported(tmp_path):
+    write_drive(tmp_path, n=3)
+    empty = tmp_path / "2011_09_26" / "2011_09_26_drive_0002_sync" / "image_02" / "data"
+    empty.mkdir(parents=True)
+    pairs, broken = find("kitti_raw", tmp_path)
+    assert len(pairs) == 2
+    assert [entry.reason.partition(":")[0] for entry in broken] == ["empty sequence"]
+    assert "holds no image" in broken[0].reason
+    (tmp_path / "odometry" / "sequences" / "07").mkdir(parents=True)
+    pairs, broken = find("kitti_odometry", tmp_path / "odometry")
+    assert not pairs
+    assert [entry.sequence for entry in broken] == ["07"]
 
 
 def test_kitti_raw_keeps_validation_frames_and_their_neighbours_out(tmp_path):

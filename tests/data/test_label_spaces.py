@@ -3,7 +3,7 @@ import re
 import numpy as np
 import pytest
 
-from gestalt.data.label_spaces import annotated_classes, label_spaces_of, load_label_space, raw_id_table
+from gestalt.data.label_spaces import load_label_space, raw_id_table
 from gestalt.errors import ConfigError
 
 V = 255
@@ -134,16 +134,6 @@ def test_names_and_colours_agree_between_the_spaces():
     for row, name in zip(rows(), by_name):
         if row[2] != V:
             assert coarse.classes[row[2]].name == name
-
-
-def test_waymo_lacks_wall_fence_and_terrain():
-    assert annotated_classes("waymo", "cityscapes19") == tuple(i for i in range(19) if i not in (3, 4, 9))
-    assert annotated_classes("cityscapes", "cityscapes19") == tuple(range(19))
-
-
-def test_label_spaces_of_a_data_set():
-    assert label_spaces_of("waymo") == ("cityscapes19", "cityscapes7")
-    assert label_spaces_of("kitti_panoptic") == ("cityscapes27", "cityscapes19", "cityscapes7")
 
 
 def test_tables_cannot_be_changed_by_accident():

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from gestalt.config.presets import default_settings
-from gestalt.data.label_spaces import annotated_classes, load_label_space
+from gestalt.data.label_spaces import load_label_space, raw_id_table
 from gestalt.errors import ConfigError
 from gestalt.evaluation.protocols import FOLDER, Protocol, known_protocols, load_protocol, protocol_for
+from gestalt.panoptic import VOID
 
 FIELDS = (FOLDER / "cityscapes19.yaml").read_text(encoding="utf-8")
 
@@ -20,7 +21,7 @@ def write(folder: Path, name: str, text: str) -> None:
 def test_every_protocol_loads_and_fits_its_label_space(name: str) -> None:
     protocol = load_protocol(name)
     space = load_label_space(protocol.label_space)
-    annotated = set(annotated_classes(protocol.dataset, protocol.label_space))
+    annotated = set(raw_id_table(protocol.dataset, protocol.label_space).tolist()) - {VOID}
     ignored = set(protocol.ignored_ids(space))
     assert annotated | ignored == set(range(len(space.classes)))
     assert not annotated & ignored

@@ -1,6 +1,7 @@
 """The page of results: means, spreads and paired differences of what the runs wrote."""
 
 import json
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 
 from flows import results
-from flows.results import BENCHMARKS, COLOURS, MEASURES, Job, Work, draw, render, run_all
+from flows.results import BENCHMARKS, COLOURS, MEASURES, Job, Work, draw, render, run_all, run_job
 from gestalt.data.images import read_image
 
 LABELS = {"full": (20.0, 22.0, 24.0), "without_motion": (11.0, 15.0, 16.0)}
@@ -20,7 +21,7 @@ def write_run(job: Job, labels: float, guided: float, self_trained: float) -> No
     metrics.mkdir(parents=True)
     detail.mkdir()
     for batch, shift in (("monday", -1), ("tuesday", 1)):
-        content = dict.fromkeys(MEASURES, labels + shift) | {"precision": 50.0, "recall": 25.0}
+        content = {"precision": 50.0, "recall": 25.0}
         (metrics / f"label_quality-{batch}.json").write_text(json.dumps(content))
         (detail / f"{batch}.json").write_text(json.dumps({"labels": evaluation(labels + shift)}))
     found = job.folder / "reports/evaluation"
@@ -35,6 +36,7 @@ def evaluation(value: float) -> dict[str, Any]:
     quality = dict.fromkeys(("PQ", "SQ", "RQ"), value)
     return {
         "void_neutral": {**quality, "thing": quality, "stuff": quality},
+        "standard": quality,
         "mIoU": value,
         "pixel_accuracy": value,
         "per_class": [
@@ -48,6 +50,7 @@ def evaluation(value: float) -> dict[str, Any]:
 def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Job]:
     """Two variants with three seeds each that have run, and one that has not."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(results, "head_of", lambda folder: "0123456789")
     ran = [Job(variant, seed) for variant in LABELS for seed in range(3)]
     for job in ran:
         labels = LABELS[job.variant][job.seed]
@@ -105,5 +108,31 @@ def test_the_full_method_of_a_seed_goes_before_its_ablations(monkeypatch: pytest
 
     monkeypatch.setattr(results, "run_job", run_job)
     jobs = [Job(variant, seed) for variant in ("without_motion", "full") for seed in range(3)]
-    run_all(jobs, Work("embedded", (), ""), side_by_side=4)
+    assert run_all(jobs, Work("embedded", (), ""), side_by_side=4) == []
     assert sorted(ended, key=str) == sorted(jobs, key=str)
+
+
+def test_a_failed_run_is_reported_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = [Job("full", seed) for seed in range(3)]
+    monkeypatch.setattr(results, "run_job", lambda job, work: "failed" if job.seed == 1 else "")
+    assert run_all(jobs, Work("embedded", (), ""), side_by_side=2) == [jobs[1]]
+
+
+def test_a_worktree_of_before_is_put_on_the_asked_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*arguments: str) -> str:
+        command = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c", *arguments]
+        return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(results.sys, "executable", "true")
+    git("init", "-q")
+    for content in ("one", "two"):
+        (tmp_path / "code").write_text(content)
+        (tmp_path / ".dvc").mkdir(exist_ok=True)
+        (tmp_path / ".dvc/config").touch()
+        git("add", "-A")
+        git("commit", "-qm", content)
+        assert run_job(Job("full", 0), Work("embedded", (), git("rev-parse", "HEAD").strip())) == ""
+        assert (Job("full", 0).folder / "code").read_text() == content

@@ -1,15 +1,14 @@
-"""Matching of textured planes with known motion and depth."""
+"""Matching of textured planes with known motion and disparity."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from scipy import ndimage
 
 from gestalt.config.motion import MotionSettings
 from gestalt.errors import ShapeError
-from gestalt.motion.disparity import SemiGlobalMatching, disparity_to_depth
+from gestalt.motion.disparity import SemiGlobalMatching
 from gestalt.motion.optical_flow import DenseInverseSearch
 
 
@@ -66,13 +65,3 @@ def test_optical_flow_of_a_shifted_image(wide: np.ndarray, settings: MotionSetti
 def test_tiny_images_are_measured_all_the_same(settings: MotionSettings) -> None:
     image = textured(12, 10)
     assert DenseInverseSearch(settings.optical_flow)(image, image).shape == (2, 12, 10)
-
-
-def test_depth_of_disparity() -> None:
-    disparity = torch.tensor([[[[10.0, 0.0, -3.0, 1e-3]]]])
-    depth = disparity_to_depth(disparity, torch.tensor([400.0]), torch.tensor([0.5]))
-    assert depth[0, 0, 0].tolist() == pytest.approx([20.0, 200.0, 200.0, 200.0])
-    with pytest.raises(ShapeError, match=r"\(B, 1, H, W\)"):
-        disparity_to_depth(disparity[0], torch.tensor([400.0]), torch.tensor([0.5]))
-    with pytest.raises(ShapeError, match=r"\(1,\)"):
-        disparity_to_depth(disparity, torch.tensor([400.0, 1.0]), torch.tensor([0.5]))

@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
@@ -81,6 +82,28 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(
     assert rendered == [0, 1, 1]
     assert contents(tmp_path) == contents(delivered)
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_run_killed_between_its_last_moves_goes_on_and_loses_nothing(
+    delivered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename, moved = Path.rename, list[str]()
+
+    def killed_at_the_second(self: Path, target: Path) -> Path:
+        if target.name == "town":
+            moved.append(str(target))
+            if len(moved) == 2:
+                raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", killed_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        render(tmp_path)
+    # DVC removes the outputs of a failed stage before it runs again.
+    shutil.rmtree(tmp_path / "raw", ignore_errors=True)
+    shutil.rmtree(tmp_path / "truth", ignore_errors=True)
+    render(tmp_path)
+    assert contents(tmp_path) == contents(delivered)
 
 
 def test_the_video_folder_holds_no_truth_and_the_truth_folder_no_image(delivered: Path) -> None:

@@ -2,7 +2,6 @@ import logging
 from datetime import datetime
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from gestalt.tracking.runs import KEY_TAG, PARENT_TAG, child_runs, run_name, stage_run
@@ -10,12 +9,10 @@ from gestalt.tracking.store import open_store, store_uri, ui_command
 from tests.tracking.experiment import params
 
 
-def test_curves_pictures_and_end_of_a_stage_are_recorded_under_one_parent(root: Path) -> None:
+def test_curves_and_end_of_a_stage_are_recorded_under_one_parent(root: Path) -> None:
     with stage_run("guided", params(), device="cpu") as run:
         for step in range(1200):
             run.log(step, {"loss": 1 / (step + 1), "broken": float("nan")})
-        run.log_image("prediction", np.zeros((4, 6, 3), np.uint8), 10)
-        run.log_params({"guided.steps": 1200})
     with stage_run("self_training", params()) as other:
         other.log(0, {"loss": 1.0})
     client, experiment = open_store(root)
@@ -23,9 +20,6 @@ def test_curves_pictures_and_end_of_a_stage_are_recorded_under_one_parent(root: 
     assert stored.info.status == "FINISHED"
     assert stored.data.metrics == {"loss": pytest.approx(1 / 1200)}
     assert [point.step for point in client.get_metric_history(run.run_id, "loss")][-1] == 1199
-    assert any(
-        path.path.startswith("images/prediction") for path in client.list_artifacts(run.run_id, "images")
-    )
     parent = stored.data.tags[PARENT_TAG]
     assert {child.info.run_name for child in child_runs(client, experiment, parent)} == {
         "guided",
@@ -95,8 +89,6 @@ def test_an_unwritable_store_costs_one_warning_and_nothing_else(
     (tmp_path / "mlruns").write_text("a file stands where the folder should be")
     with caplog.at_level(logging.WARNING, "gestalt"), stage_run("guided", params()) as run:
         run.log(0, {"loss": 1.0})
-        run.log_image("prediction", np.zeros((4, 6, 3), np.uint8), 0)
-    assert not run.is_on
     (record,) = [record for record in caplog.records if record.name.startswith("gestalt")]
     assert "tracking is off: cannot record the stage guided" in record.getMessage()
     assert "Not a directory" in record.getMessage()
@@ -111,7 +103,6 @@ def test_a_broken_database_costs_one_warning(
     (tmp_path / "mlruns" / "mlflow.db").write_bytes(b"this is no database" * 100)
     with caplog.at_level(logging.WARNING, "gestalt"), stage_run("guided", params()) as run:
         run.log(0, {"loss": 1.0})
-    assert not run.is_on
     assert "file is not a database" in caplog.text
 
 
@@ -128,7 +119,6 @@ def test_a_store_that_breaks_midway_turns_tracking_off(
         monkeypatch.setattr(MlflowClient, "log_batch", break_down)
         run.log(0, {"loss": 1.0})
         run.flush()
-        assert not run.is_on
         run.log(1, {"loss": 1.0})
         run.flush()
     assert sum("disk I/O error" in record.getMessage() for record in caplog.records) == 1

@@ -120,3 +120,12 @@ def test_a_state_with_foreign_code_is_refused(tmp_path: Path) -> None:
     torch.save({"bad": Path("x")}, tmp_path / STATE_FILE)
     with pytest.raises(DataError, match="is damaged"):
         load_state(tmp_path, CPU)
+
+
+def test_other_code_does_not_continue_the_training_of_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = state_folder(tmp_path, {"seed": 0})
+    assert state_folder(tmp_path, {"seed": 0}) == before
+    monkeypatch.setattr("gestalt.training.resume.code_version", lambda: "another loss")
+    assert state_folder(tmp_path, {"seed": 0}) != before

@@ -15,7 +15,7 @@ import pandas as pd
 from gestalt.config.audit import AuditSettings
 from gestalt.errors import DataError
 
-FAILED, EMPTY = "failed", "empty"
+FAILED = "failed"
 
 FRAME_COLUMNS = ("frame_id", "status", "reason", "pixels", "void_pixels")
 SEGMENT_COLUMNS = (

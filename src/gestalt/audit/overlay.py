@@ -1,4 +1,4 @@
-"""Pictures a person wants to see: semantics, instances, disparity, depth, optical flow, sheets of many.
+"""Pictures a person wants to see: semantics, instances, disparity, optical flow, sheets of many.
 
 Everything is drawn with NumPy and OpenCV into (H, W, 3) uint8 RGB arrays; colours depend on ids alone.
 """
@@ -22,8 +22,6 @@ GOLDEN_SHARE = 0.61803398875
 # Hue alone tells about ten colours apart, so saturation and value take turns.
 SATURATIONS, VALUES = (0.75, 0.5, 0.9), (0.95, 0.75, 0.55)
 
-# Depth is drawn from near to this far; beyond, changes do not matter.
-FAR_M = 80.0
 CAPTION_PX = 20
 GAP_PX = 4
 
@@ -121,13 +119,6 @@ def colour_disparity(disparity: npt.NDArray[np.floating[Any]], largest: float | 
     if largest is None:
         largest = float(np.percentile(disparity[known], 98)) if known.any() else 1.0
     level = np.clip(disparity / max(largest, 1e-6), 0, 1)
-    return _colour_levels(level, known)
-
-
-def colour_depth(depth_m: npt.NDArray[np.floating[Any]], far_m: float = FAR_M) -> UInt8Array:
-    """As ``colour_disparity`` for (H, W) depths in metres; NaN is unknown, beyond ``far_m`` is cold."""
-    known = np.isfinite(depth_m) & (depth_m > 0)
-    level = 1 - np.log1p(np.clip(np.where(known, depth_m, far_m), 0, far_m)) / np.log1p(far_m)
     return _colour_levels(level, known)
 
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from gestalt.audit.charts import curves
 from gestalt.audit.overlay import contact_sheet
 from gestalt.audit.page import cards, embed, figure, number, page, pictures, table
-from gestalt.audit.report_pictures import Strip, Workspace, batch_strips, benchmark_strips
+from gestalt.audit.report_pictures import MeasureFlow, Strip, Workspace, batch_strips, benchmark_strips
 from gestalt.audit.report_tables import (
     FINAL_NETWORK,
     Record,
@@ -59,7 +59,11 @@ class ReportSubject:
 
 
 def write_report(
-    subject: ReportSubject, settings: ReportSettings, frames: FrameSettings, workspace: Workspace
+    subject: ReportSubject,
+    settings: ReportSettings,
+    frames: FrameSettings,
+    workspace: Workspace,
+    measure_flow: MeasureFlow,
 ) -> Path:
     """Write the page, its contact sheets and the cost of the stages.
 
@@ -68,6 +72,7 @@ def write_report(
         settings: How much it shows.
         frames: Geometry that the labels were made at.
         workspace: Where the artefacts lie.
+        measure_flow: Measures the optical flow of the frames that are shown.
 
     Returns:
         The page. Parts whose artefacts are missing (no truth, no curve) are left out.
@@ -76,7 +81,7 @@ def write_report(
     evaluations = _read_all(reports / "evaluation", subject.benchmarks)
     qualities = _read_all(reports / "label_quality", subject.batches)
     gate = _read_all(reports, ["gate"]).get("gate", {})
-    strips = _draw(subject, settings, frames, workspace, evaluations)
+    strips = _draw(subject, settings, frames, workspace, evaluations, measure_flow)
     for name, of_name in strips.items():
         if of_name:
             write_png(reports / PICTURES / f"{name}.png", _sheet(of_name))
@@ -183,11 +188,12 @@ def _draw(
     frames: FrameSettings,
     workspace: Workspace,
     evaluations: Mapping[str, Record],
+    measure_flow: MeasureFlow,
 ) -> dict[str, list[Strip]]:
     width = settings.picture_width_px
     return {
         **{
-            batch: batch_strips(batch, settings.frames_per_batch, frames, workspace, width)
+            batch: batch_strips(batch, settings.frames_per_batch, frames, workspace, width, measure_flow)
             for batch in subject.batches
         },
         **{

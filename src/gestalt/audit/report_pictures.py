@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from gestalt.audit.overlay import (
 )
 from gestalt.audit.review_page import class_palette
 from gestalt.config.frames import FrameSettings
-from gestalt.data.frames import load_left, load_measurements
+from gestalt.data.frames import load_left, load_measurements, load_stereo
 from gestalt.data.ground_truth import dataset_of, find_ground_truth, read_ground_truth
 from gestalt.data.images import read_image
 from gestalt.data.kitti_maps import unpack_disparity
@@ -34,6 +34,8 @@ from gestalt.data.shards import ShardFolder
 from gestalt.panoptic import VOID, PanopticMap, Vocabulary
 
 UInt8Array = npt.NDArray[np.uint8]
+# Optical flow from the first to the second (H, W, 3) uint8 RGB image: (2, H, W) float32, pixels.
+MeasureFlow = Callable[[UInt8Array, UInt8Array], npt.NDArray[np.float32]]
 
 RIGHT_COLOUR, WRONG_COLOUR = (40, 160, 90), (200, 40, 40)
 
@@ -70,7 +72,12 @@ class Workspace:
 
 
 def batch_strips(
-    batch: str, n_frames: int, frames: FrameSettings, workspace: Workspace, width_px: int
+    batch: str,
+    n_frames: int,
+    frames: FrameSettings,
+    workspace: Workspace,
+    width_px: int,
+    measure_flow: MeasureFlow,
 ) -> list[Strip]:
     """Strips of a batch: image, disparity, optical flow, proposals, semantics, pseudo-label, truth.
 
@@ -80,19 +87,19 @@ def batch_strips(
         frames: Geometry that the labels were made at.
         workspace: Where things lie.
         width_px: Widest picture.
+        measure_flow: Measures the optical flow again, as the stage ``motion`` does; it keeps none.
     """
     data = workspace.data
     labels, motion = ShardFolder(data / "pseudo_labels" / batch), ShardFolder(data / "motion" / batch)
     known = {frame.frame_id: frame for frame in read_manifest(data / "manifests" / f"{batch}.parquet")}
     truth_folder = data / "truth" / batch
-    exact = {path.stem: path for path in sorted((truth_folder / "exact").glob("*.npz"))}
     truth = _truth_maps(truth_folder, workspace.reports / "label_quality" / f"{batch}.json")
     palette, legend = _label_palette(workspace, batch)
     candidates = [
         frame_id for frame_id in labels.frame_ids if frame_id in known and frame_id in motion.frame_ids
     ]
     strips = []
-    for frame_id in _spread(candidates, n_frames, first=exact):
+    for frame_id in _spread(candidates, n_frames):
         image = load_left(known[frame_id], frames)
         disparity = unpack_disparity(motion.read_map(frame_id, "disparity"))
         proposals = motion.read_map(frame_id, "proposals")
@@ -100,7 +107,7 @@ def batch_strips(
         pictures = [
             Picture("left image", image),
             Picture("disparity: near is warm", colour_disparity(disparity)),
-            *_optical_flow(known[frame_id], frames, exact.get(frame_id)),
+            _optical_flow(known[frame_id], frames, measure_flow),
             Picture("proposals from motion", _draw_proposals(image, proposals)),
             Picture(f"pseudo-classes, {legend}", colour_semantic(label.semantic_map, palette), True),
             Picture(f"pseudo-label, {legend}", draw_panoptic(image, label, palette)),
@@ -203,16 +210,12 @@ def _panoptic(shards: ShardFolder, frame_id: str) -> PanopticMap:
     )
 
 
-def _optical_flow(frame: StereoFrame, settings: FrameSettings, exact: Path | None) -> list[Picture]:
-    """Optical flow is not kept by the stage `motion`; shown are stored measurements or the exact truth."""
-    if (measured := load_measurements(frame, settings)) is not None:
-        shown = np.where(measured.optical_flow_valid, measured.optical_flow, np.nan)
-        return [Picture("optical flow, as stored", colour_optical_flow(shown))]
-    if exact is not None:
-        with np.load(exact) as content:
-            shown = content["optical_flow_forward"].astype(np.float32)
-        return [Picture("optical flow (exact)", colour_optical_flow(shown))]
-    return []
+def _optical_flow(frame: StereoFrame, settings: FrameSettings, measure_flow: MeasureFlow) -> Picture:
+    if (stored := load_measurements(frame, settings)) is not None:
+        shown = np.where(stored.optical_flow_valid, stored.optical_flow, np.nan)
+        return Picture("optical flow, as stored", colour_optical_flow(shown))
+    images = load_stereo(frame, settings)
+    return Picture("optical flow", colour_optical_flow(measure_flow(images.left, images.left_next)))
 
 
 def _draw_proposals(image: UInt8Array, proposals: npt.NDArray[Any]) -> UInt8Array:
@@ -225,16 +228,12 @@ def _draw_errors(image: UInt8Array, predicted: UInt8Array, true: UInt8Array) -> 
     return blend(image, colours, 0.5)
 
 
-def _spread(frame_ids: Sequence[str], n: int, first: Iterable[str] = ()) -> list[str]:
-    """``n`` frames spread evenly; the first comes from ``first`` where one of these is there."""
+def _spread(frame_ids: Sequence[str], n: int) -> list[str]:
+    """``n`` frames spread evenly."""
     if not frame_ids or not n:
         return []
     places = np.unique(np.linspace(0, len(frame_ids) - 1, min(n, len(frame_ids))).round().astype(int))
-    chosen = [frame_ids[place] for place in places]
-    preferred = [frame_id for frame_id in first if frame_id in frame_ids]
-    if preferred and not set(preferred) & set(chosen):
-        chosen[0] = preferred[0]
-    return chosen
+    return [frame_ids[place] for place in places]
 
 
 def _fit(pictures: Iterable[Picture], width_px: int) -> tuple[Picture, ...]:

@@ -55,4 +55,6 @@ class Params:
     evaluate: EvaluateSettings = section(EvaluateSettings, "evaluation")
     label_quality: LabelQualitySettings = section(LabelQualitySettings, "pseudo-labels against truth")
     report: ReportSettings = section(ReportSettings, "the report page")
-    runtime: RuntimeSettings = section(RuntimeSettings, "device, workers, executor: they change no result")
+    runtime: RuntimeSettings = section(
+        RuntimeSettings, "where the work runs; threads and device may change the last bits of a network"
+    )

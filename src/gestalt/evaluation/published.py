@@ -83,9 +83,6 @@ PUBLISHED: tuple[PublishedResult, ...] = (
     ),
 )
 
-# Share of instance pseudo-labels that cover a true object, percent.
-PUBLISHED_MASK_PRECISION = {"CUPS motion": 59.6, "MaskCut": 6.5}
-
 
 def published_for(dataset: str) -> list[PublishedResult]:
     """The published rows of a benchmark; empty where there are none."""

@@ -1,12 +1,10 @@
-"""Disparity of rectified pairs by semi-global matching, both ways round, and depth from it."""
+"""Disparity of rectified pairs by semi-global matching, both ways round."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from gestalt.config.motion import DisparitySettings
 from gestalt.errors import ShapeError
@@ -70,38 +68,3 @@ class SemiGlobalMatching:
         """Disparity on the grid of the right image, as ``left``: matching the mirrored pair."""
         mirrored = self.left(np.ascontiguousarray(right[:, ::-1]), np.ascontiguousarray(left[:, ::-1]))
         return np.ascontiguousarray(mirrored[:, ::-1])
-
-
-def disparity_to_depth(
-    disparity: Tensor, focal_length: Tensor, stereo_baseline: Tensor, *, max_depth_m: float = 200.0
-) -> Tensor:
-    """Metric depth of rectified stereo pixels.
-
-    Args:
-        disparity: (B, 1, H, W) float, pixels of the left image, positive to the left. Zero or negative
-            marks pixels without a match.
-        focal_length: (B,) float, horizontal, pixels at the resolution of ``disparity``.
-        stereo_baseline: (B,) float, metres.
-        max_depth_m: Farther pixels, and those without a match, get this depth.
-
-    Returns:
-        (B, 1, H, W) float, metres, in (0, max_depth_m].
-
-    Raises:
-        ShapeError: ``disparity`` is not (B, 1, H, W), or the batch sizes differ.
-
-    Source:
-        Pinhole stereo, Z = f * b / d. The official CUPS code (Hahn et al., CVPR 2025) computes
-        f * b / (|d| + 1e-10) * sign(d), so d = 0 gives depth 0 and d < 0 a negative depth; ours gives
-        ``max_depth_m`` for both.
-    """
-    if disparity.ndim != 4 or disparity.shape[1] != 1:
-        raise ShapeError(f"disparity must be (B, 1, H, W). Got: {tuple(disparity.shape)}")
-    if focal_length.shape != disparity.shape[:1] or stereo_baseline.shape != disparity.shape[:1]:
-        raise ShapeError(
-            f"focal_length and stereo_baseline must be ({len(disparity)},). "
-            f"Got: {tuple(focal_length.shape)} and {tuple(stereo_baseline.shape)}"
-        )
-    scale = (focal_length * stereo_baseline)[:, None, None, None]
-    depth = scale / disparity.clamp(min=1e-6)
-    return torch.where(disparity > 0, depth, max_depth_m).clamp(max=max_depth_m)

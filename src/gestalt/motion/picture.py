@@ -38,7 +38,7 @@ def motion_sheet(frame: StereoFrame, frames: FrameSettings, motion: MotionSettin
     panels = [
         ("left t", images.left),
         ("left t+1", images.left_next),
-        ("optical flow", color_wheel(optical_flow)),
+        ("optical flow", colour_wheel(optical_flow)),
         ("disparity", _heat(measurement.disparity, measurement.disparity > 0, None)),
         ("reliable (O)", np.repeat(found.reliable[..., None].astype(np.uint8) * 255, 3, axis=2)),
         ("deviation from ego-motion", _residual_panel(found)),
@@ -49,7 +49,7 @@ def motion_sheet(frame: StereoFrame, frames: FrameSettings, motion: MotionSettin
     return np.vstack([np.hstack(drawn[:4]), np.hstack(drawn[4:])])
 
 
-def color_wheel(optical_flow: npt.NDArray[np.float32]) -> UInt8Array:
+def colour_wheel(optical_flow: npt.NDArray[np.float32]) -> UInt8Array:
     """Optical flow as colour: hue is the direction, saturation the length against the frame's longest (99 %).
 
     Args:
@@ -72,19 +72,19 @@ def overlay(image: UInt8Array, instance_map: npt.NDArray[np.uint16]) -> UInt8Arr
     ids = [int(i) for i in np.unique(instance_map) if i > 0]
     for number in ids:
         hue = np.array([[[int(number * GOLDEN_TURN % 1 * 180), 200, 255]]], np.uint8)
-        color = cv2.cvtColor(hue, cv2.COLOR_HSV2RGB)[0, 0].astype(np.float32)
+        colour = cv2.cvtColor(hue, cv2.COLOR_HSV2RGB)[0, 0].astype(np.float32)
         mask = instance_map == number
-        out[mask] = 0.5 * image[mask] + 0.5 * color
+        out[mask] = 0.5 * image[mask] + 0.5 * colour
         rim = mask & ~(cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0)
-        out[rim] = color
+        out[rim] = colour
     return np.asarray(out, np.uint8)
 
 
 def _heat(values: npt.NDArray[np.float32], known: npt.NDArray[np.bool_], limit: float | None) -> UInt8Array:
     top = limit or max(float(np.percentile(values[known], 99)) if known.any() else 1.0, 1e-6)
     level = np.where(known, np.clip(np.nan_to_num(values) / top, 0, 1) * 255, 0).astype(np.uint8)
-    colored = cv2.applyColorMap(level, cv2.COLORMAP_TURBO)[..., ::-1]
-    return np.asarray(np.where(known[..., None], colored, 0), np.uint8)
+    coloured = cv2.applyColorMap(level, cv2.COLORMAP_TURBO)[..., ::-1]
+    return np.asarray(np.where(known[..., None], coloured, 0), np.uint8)
 
 
 def _residual_panel(found: RigidObjects) -> UInt8Array:

@@ -19,6 +19,7 @@ from gestalt.config.frames import FrameSettings
 from gestalt.config.pseudo_labels import PseudoLabelSettings
 from gestalt.data.atomic_files import write_bytes
 from gestalt.data.frames import frame_geometry, load_left, move_intrinsics
+from gestalt.data.kitti_maps import unpack_disparity
 from gestalt.data.records import StereoFrame
 from gestalt.data.sharded_run import FrameResult, RunSummary, run_sharded
 from gestalt.data.shards import ShardFolder
@@ -36,9 +37,6 @@ from gestalt.pseudo_labels.label_table import (
 from gestalt.pseudo_labels.thing_stuff import STATISTICS_FILE
 
 FloatArray = npt.NDArray[np.floating[Any]]
-
-# Stored disparity: 1/256 pixel, 0 where there is no match (the form of KITTI).
-DISPARITY_STEPS_PER_PX = 256.0
 
 CARD_FILE = "card.json"
 
@@ -135,8 +133,7 @@ class FrameLabeller:
         return proposal_records(self._proposal_tables[frame_id], fused.proposals.tolist())
 
     def _disparity(self, frame_id: str, size: tuple[int, ...]) -> npt.NDArray[np.float32]:
-        stored = self._map(self._motion_shards, frame_id, "disparity", size)
-        return stored.astype(np.float32) / np.float32(DISPARITY_STEPS_PER_PX)
+        return unpack_disparity(self._map(self._motion_shards, frame_id, "disparity", size))
 
     def _map(self, shards: ShardFolder, frame_id: str, kind: str, size: tuple[int, ...]) -> UInt16Array:
         stored = shards.read_map(frame_id, kind)

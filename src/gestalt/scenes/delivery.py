@@ -15,6 +15,9 @@ from gestalt.data.atomic_files import explain_full_disk, write_bytes
 from gestalt.runtime import progress
 
 Row = dict[str, Any]
+# Records of the scenes that are whole.
+DONE = "done"
+
 RenderScene = Callable[[int, Path], list[Row]]
 
 
@@ -55,6 +58,8 @@ def deliver(
         for scene_rows in progress(done, label=label, total=n_scenes, unit="scene"):
             rows += scene_rows
     finish(work, rows)
+    # From here on the work is being taken apart: a run that is killed now must not trust what is left of it.
+    shutil.rmtree(work / DONE)
     for name, destination in folders.items():
         with explain_full_disk(destination):
             destination.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +71,7 @@ def deliver(
 
 def _render_once(render_scene: RenderScene, work: Path, index: int) -> list[Row]:
     """Render a scene unless an interrupted run has; its rows are written last and say that it is whole."""
-    record = work / "done" / f"{index:06d}.json"
+    record = work / DONE / f"{index:06d}.json"
     if record.exists():
         kept: list[Row] = json.loads(record.read_text(encoding="utf-8"))
         return kept

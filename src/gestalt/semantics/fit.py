@@ -14,6 +14,7 @@ from torch import Tensor
 from gestalt.config.frames import FrameSettings
 from gestalt.config.semantics import SemanticsSettings
 from gestalt.data.frames import load_left
+from gestalt.data.kitti_maps import unpack_disparity
 from gestalt.data.records import StereoFrame
 from gestalt.data.shards import ShardFolder
 from gestalt.errors import DataError
@@ -24,8 +25,6 @@ from gestalt.runtime import progress, torch_generator
 from gestalt.semantics.geometry import GROUPS, N_CHANNELS, geometry_channels
 from gestalt.semantics.probe import ProbeCard, SemanticProbe, check_windows, describe
 
-# Stored disparity: 1/256 pixel, 0 where there is no match (the form of KITTI).
-DISPARITY_STEPS_PER_PX = 256.0
 MAX_STEPS = 60
 
 
@@ -184,13 +183,13 @@ def _probe(
 
 def _load(frame: StereoFrame, shards: ShardFolder, settings: FrameSettings) -> FitFrame:
     image = load_left(frame, settings)
-    disparity = shards.read_map(frame.frame_id, "disparity").astype(np.float32) / DISPARITY_STEPS_PER_PX
+    disparity = unpack_disparity(shards.read_map(frame.frame_id, "disparity"))
     if disparity.shape != image.shape[:2]:
         raise DataError(
             f"{shards.folder}: the disparity of {frame.frame_id} is {disparity.shape}, its image "
             f"{image.shape[:2]}; section `frames` has changed, run `dvc repro motion`"
         )
-    return FitFrame(frame.frame_id, image, disparity.astype(np.float32), frame.stereo_baseline)
+    return FitFrame(frame.frame_id, image, disparity, frame.stereo_baseline)
 
 
 def _geometry(frame: FitFrame) -> Tensor | None:

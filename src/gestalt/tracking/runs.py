@@ -11,9 +11,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
 from gestalt.config import Params
 from gestalt.tracking.lineage import lineage_tags, pipeline_key
 from gestalt.tracking.store import SideEffect, open_store
@@ -36,7 +33,7 @@ NAMED_BATCHES = 3
 
 
 class StageRun:
-    """Live curves and pictures of one stage; every call is cheap and none can fail.
+    """Live curves of one stage; every call is cheap and none can fail.
 
     Points are buffered and written every few seconds. When the store cannot be written the run turns itself
     off with one warning.
@@ -48,11 +45,6 @@ class StageRun:
         self._stage = stage
         self._points: list[Metric] = []
         self._flushed = time.monotonic()
-
-    @property
-    def is_on(self) -> bool:
-        """Whether anything is still recorded."""
-        return self._client is not None
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Add points of curves.
@@ -71,24 +63,6 @@ class StageRun:
         ]
         if len(self._points) >= BATCH_POINTS or time.monotonic() - self._flushed > FLUSH_SECONDS:
             self.flush()
-
-    def log_image(self, name: str, image: npt.NDArray[np.uint8], step: int) -> None:
-        """Keep a picture, comparable over steps and runs in the UI.
-
-        Args:
-            name: What it shows, such as ``prediction``.
-            image: (H, W, 3) uint8 RGB.
-            step: Global step.
-        """
-        if self._client is not None:
-            with self._guard("a picture"):
-                self._client.log_image(self.run_id, image, key=name, step=step)
-
-    def log_params(self, values: Mapping[str, Any]) -> None:
-        """Set parameters; a resumed run keeps those it has, since MLflow lets none change."""
-        if self._client is not None:
-            with self._guard("parameters"):
-                log_parameters(self._client, self.run_id, values)
 
     def flush(self) -> None:
         """Write what is buffered."""

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from gestalt.data.atomic_files import written_aside
+from gestalt.data.sharded_run import code_version
 from gestalt.errors import DataError
 
 STATE_FILE = "state.pt"
@@ -19,13 +20,13 @@ KEY_LENGTH = 16
 
 
 def state_folder(cache_dir: Path, key: Mapping[str, Any]) -> Path:
-    """Folder of the training that ``key`` describes; other settings, inputs or seeds have another one.
+    """Folder of the training that ``key`` describes; other settings, inputs, seeds or code have another one.
 
     Args:
         cache_dir: Cache of the stage.
         key: What the result depends on, as JSON.
     """
-    text = json.dumps(key, sort_keys=True, default=str)
+    text = json.dumps({**key, "code": code_version()}, sort_keys=True, default=str)
     return cache_dir / hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
 
 

@@ -18,6 +18,7 @@ from gestalt.data.adapters.sequence_pairs import (
     NumberedFrame,
     SequenceNames,
     broken_frames,
+    empty_sequence,
     list_folders,
     list_images,
     pair_frames,
@@ -49,10 +50,13 @@ def find_pairs(root: Path, options: Mapping[str, Any]) -> Iterator[StereoPair | 
     sequences = [root] if (root / settings.left).is_dir() else list_folders(root)
     for folder in sequences:
         left = list_images(folder / settings.left)
+        name = safe_id(folder.name) if folder != root else "sequence"
         if not left:
+            # A folder that has nothing to do with stereo video is no sequence.
+            if (folder / settings.left).is_dir() or (folder / settings.right).is_dir():
+                yield empty_sequence(folder / settings.left, name)
             continue
         frames = _frames(left, folder / settings.right)
-        name = safe_id(folder.name) if folder != root else "sequence"
         names = SequenceNames(name, f"{name}_{{stem}}")
         own = folder / CALIBRATION_FILE
         try:

@@ -10,6 +10,7 @@ from typing import Any
 from gestalt.data.adapters.sequence_pairs import (
     SequenceNames,
     broken_frames,
+    empty_sequence,
     list_folders,
     numbered_frames,
     pair_frames,
@@ -39,6 +40,7 @@ def find_pairs(root: Path, options: Mapping[str, Any]) -> Iterator[StereoPair | 
             if frames:
                 break
         else:
+            yield empty_sequence(sequence / f"image_{left}", sequence.name)
             continue
         names = SequenceNames(sequence.name, f"{sequence.name}_{{number:06d}}")
         try:

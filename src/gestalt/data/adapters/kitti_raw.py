@@ -14,6 +14,7 @@ from typing import Any
 from gestalt.data.adapters.sequence_pairs import (
     SequenceNames,
     broken_frames,
+    empty_sequence,
     list_folders,
     numbered_frames,
     pair_frames,
@@ -63,6 +64,7 @@ def find_pairs(root: Path, options: Mapping[str, Any]) -> Iterator[StereoPair | 
                 continue
             frames = numbered_frames(drive / "image_02" / "data", drive / "image_03" / "data")
             if not frames:
+                yield empty_sequence(drive / "image_02" / "data", drive.name)
                 continue
             names = SequenceNames(drive.name, f"{drive.name}_{{number:010d}}")
             try:

@@ -111,6 +111,14 @@ def broken_frames(
         yield BrokenFrame(names.sequence, names.of(frame), frame.left, reason)
 
 
+def empty_sequence(left: Path, sequence: str) -> BrokenFrame:
+    """The record of a sequence whose left images are missing."""
+    what = "holds no image" if left.is_dir() else "does not exist"
+    return BrokenFrame(
+        sequence, sequence, left, f"empty sequence: {sequence} has no left image, {left} {what}"
+    )
+
+
 def list_images(folder: Path) -> list[Path]:
     """PNG and JPEG files of a folder, sorted; none when the folder is missing."""
     if not folder.is_dir():

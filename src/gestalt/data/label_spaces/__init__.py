@@ -63,24 +63,6 @@ def raw_id_table(dataset: str, space: str) -> npt.NDArray[np.uint8]:
     return table
 
 
-def label_spaces_of(dataset: str) -> tuple[str, ...]:
-    """Label spaces that ground truth of ``dataset`` can be expressed in, the finest first.
-
-    Raises:
-        ConfigError: The data set is unknown.
-    """
-    return tuple(_read(FOLDER / f"{RAW_IDS}{_dataset(dataset)}.yaml")["spaces"])
-
-
-def annotated_classes(dataset: str, space: str) -> tuple[int, ...]:
-    """Ids of the space's classes that ``dataset`` annotates; the others are left out of its averages.
-
-    Raises:
-        ConfigError: As ``raw_id_table``.
-    """
-    return tuple(int(value) for value in np.unique(raw_id_table(dataset, space)) if value != VOID)
-
-
 def _dataset(name: str) -> str:
     known = sorted(path.stem.removeprefix(RAW_IDS) for path in FOLDER.glob(f"{RAW_IDS}*.yaml"))
     dataset = SAME_IDS_AS.get(name, name)
