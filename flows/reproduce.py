@@ -8,7 +8,9 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from prefect import flow, get_run_logger, task
@@ -109,8 +111,23 @@ def reproduce(targets: list[str] | None = None) -> list[str]:
     return ran
 
 
-if __name__ == "__main__":
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Check the stages' names, then run the flow."""
+    parser = argparse.ArgumentParser(prog="python -m flows.reproduce", description=__doc__)
+    parser.add_argument(
+        "stages", nargs="*", metavar="STAGE", help="up to these, such as gate or motion@monday; default: all"
+    )
+    targets = parser.parse_args(arguments).stages
     try:
-        reproduce(sys.argv[1:] or None)
+        # Here, before a server starts: a misspelt name is no failed run.
+        order_stages(stage_needs(), targets)
+    except ValueError as error:
+        parser.error(str(error))
+    try:
+        reproduce(targets or None)
     except CommandFailed as error:
         sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -69,3 +69,13 @@ def test_nothing_runs_after_a_failed_stage(calls: list[str], monkeypatch: pytest
     with pytest.raises(CommandFailed, match="why"):
         reproduce.fn()
     assert calls == ["first", "broken"]
+
+
+def test_a_misspelt_stage_is_refused_before_anything_runs(
+    calls: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "stage_needs", lambda: {"gate": set()})
+    with pytest.raises(SystemExit):
+        module.main(["gaet"])
+    assert "'gaet' is no stage" in capsys.readouterr().err
+    assert calls == []

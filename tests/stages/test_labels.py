@@ -1,17 +1,21 @@
-"""The stages that make labels, on a few small streets: truth changes nothing, reruns give equal bytes."""
+"""The stages that make labels and networks, on a few small streets: truth changes nothing, reruns give equal bytes."""
 
 import dataclasses
 import shutil
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import stages.features
+import stages.guided
 import stages.manifest
 import stages.motion
 import stages.pseudo_labels
 import stages.scenes
+import stages.self_training
 import stages.semantics
 import stages.thing_stuff
 from gestalt.config import Params
@@ -43,10 +47,21 @@ SMALL = [
     "motion.filters.min_area_px=24",
     "motion.filters.min_surface_m2=0.1",
     "pseudo_labels.min_area_px=16",
+    "thing_stuff.psi=0.01",
+    "guided.steps=2",
+    "guided.batch_size=2",
+    "guided.augmentation.jitter_heights_px=[96]",
+    "self_training.steps=2",
+    "self_training.batch_size=2",
+    "self_training.augmentation.jitter_heights_px=[96]",
     "runtime.shard_size=2",
+    "runtime.threads=1",
 ]
-# Everything that the network would learn from.
-LABELS = ("data/manifests", "data/motion", "models/features", "models/semantics", "data/pseudo_labels")
+# Everything up to the network that is reported.
+MADE = (
+    "data/manifests", "data/motion", "models/features", "models/semantics", "data/pseudo_labels",
+    "data/vocabulary.json", "models/guided", "models/self_trained",
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +70,11 @@ def work_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
         return ThreadPoolExecutor(1)
 
     monkeypatch.setattr("stages.entry.open_executor", one_thread)
+    # Tracking is a side effect with a database of its own.
+    for stage in ("guided", "self_training"):
+        monkeypatch.setattr(
+            f"stages.{stage}.stage_run", lambda *_, **__: nullcontext(SimpleNamespace(log=None))
+        )
 
 
 @pytest.fixture(scope="module")
@@ -62,32 +82,36 @@ def params() -> Params:
     return compose_params(SMALL)
 
 
-def make_labels(params: Params) -> None:
+def make_network(params: Params) -> None:
     stages.manifest.manifest(Stage("manifest", "day", params))
     stages.motion.propose(Stage("motion", "day", params))
     stages.features.fit(Stage("features", "", params))
     stages.semantics.fit(Stage("semantics", "", params))
     stages.pseudo_labels.label_batch(Stage("pseudo_labels", "day", params))
+    stages.thing_stuff.split_vocabulary(Stage("thing_stuff", "", params))
+    stages.guided.train(Stage("guided", "", params))
+    stages.self_training.train(Stage("self_training", "", params))
 
 
 def contents() -> dict[str, bytes]:
-    files = [path for folder in LABELS for path in Path(folder).rglob("*") if path.is_file()]
+    files = [path for made in MADE for path in (Path(made), *Path(made).rglob("*")) if path.is_file()]
     return {str(path): path.read_bytes() for path in sorted(files)}
 
 
-def test_labels_are_the_same_bytes_without_any_truth_and_in_other_shards(
+def test_labels_and_networks_are_the_same_bytes_without_any_truth_and_in_other_shards(
     params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     stages.scenes.scenes(Stage("scenes", "day", params))
-    make_labels(params)
+    make_network(params)
     with_truth = contents()
+    assert {"models/guided/network.safetensors", "models/self_trained/network.safetensors"} < set(with_truth)
     assert set(ShardFolder(Path("data/pseudo_labels/day")).frames()["status"]) <= {"ok", "empty"}
 
     shutil.rmtree("data/truth")
-    for folder in LABELS:
-        shutil.rmtree(folder)
-    make_labels(params)
+    for path in with_truth:
+        Path(path).unlink()
+    make_network(params)
     assert contents() == with_truth
 
     # Shards are how files are cut, not what is in them.
