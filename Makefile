@@ -43,7 +43,7 @@ lint: venv  ## Format check, lint, types
 ui: venv  ## Open the MLflow UI on port 5000
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db --workers 1
 
-results: venv  ## Ablations over three seeds -> docs/results.md (hours)
+results: venv  ## Ablations over three seeds -> docs/results.md (an hour and a half)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m flows.results
 
 docs: venv  ## Write docs/params.md from the configuration

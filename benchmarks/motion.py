@@ -1,7 +1,8 @@
 """Moving-object masks from measured optical flow and disparity: time, memory and the masks themselves.
 
 Prints one JSON object: `seconds` and `cpu_seconds` from loaded inputs to masks in the first call,
-`seconds_warm` and `cpu_seconds_warm` in a second call, `peak_rss_mib` of the process, `n_objects`.
+`seconds_warm` and `cpu_seconds_warm` in a second call, `peak_rss_mib` of the process, `n_objects`; `iou` of each
+true object with its best mask where the scene has `instances`. `benchmarks/boxes.py` makes such a scene.
 """
 
 from __future__ import annotations
@@ -93,11 +94,22 @@ def measure(arguments: argparse.Namespace) -> tuple[dict[str, Any], RigidObjects
         "peak_rss_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
         "n_objects": len(found.proposals),
     }
+    if "instances" in scene:
+        report["iou"] = [round(value, 4) for value in best_ious(scene["instances"], found.instance_map)]
     return report, found
 
 
+def best_ious(true_map: np.ndarray, found_map: np.ndarray) -> list[float]:
+    """Intersection over union of each true object, 1..N, with the mask that fits it best."""
+    pairs = np.zeros((int(true_map.max()) + 1, int(found_map.max()) + 1))
+    np.add.at(pairs, (true_map.astype(int), found_map.astype(int)), 1)
+    union = pairs.sum(1, keepdims=True) + pairs.sum(0) - pairs
+    iou = pairs / np.maximum(union, 1)
+    return [float(row[1:].max(initial=0.0)) for row in iou[1:]]
+
+
 def read_scene(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of the scene, float32.
+    """All arrays of the scene, float32, and ``instances`` where it has them.
 
     Raises:
         DataError: The file or an array is missing.
@@ -111,6 +123,8 @@ def read_scene(path: Path) -> dict[str, np.ndarray]:
         scene = {name: np.asarray(stored[name], np.float32) for name in MAPS}
         scene["intrinsics"] = np.asarray(stored["intrinsics"], np.float64)
         scene["stereo_baseline"] = np.asarray(stored["stereo_baseline"], np.float64)
+        if "instances" in stored.files:
+            scene["instances"] = np.asarray(stored["instances"])
     return scene
 
 

@@ -22,6 +22,9 @@ SOURCE_FILE = "source.yaml"
 # Batches that were taken in and are not trained on yet: an interrupted retrain goes on with them.
 PENDING = DELIVERIES / "pending.json"
 
+# How long a delivery's size must stand still, unless a caller says otherwise.
+SETTLE_SECONDS = 60.0
+
 BATCH_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
 
 
@@ -61,7 +64,10 @@ def measure(folder: Path) -> Extent:
 
 
 def find_deliveries(
-    inbox: Path = INBOX, *, settle_seconds: float = 60.0, sleep: Callable[[float], None] = time.sleep
+    inbox: Path = INBOX,
+    *,
+    settle_seconds: float = SETTLE_SECONDS,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> list[Path]:
     """Folders in the inbox whose content stands still; one that still grows waits for the next call.
 
@@ -142,6 +148,15 @@ def forget_batch(batch: str, raw: Path = RAW) -> None:
     (raw / batch / SOURCE_FILE).unlink(missing_ok=True)
     if (raw / batch).exists() and not any((raw / batch).iterdir()):
         (raw / batch).rmdir()
+
+
+def find_pointers(deliveries: Path = DELIVERIES, raw: Path = RAW) -> list[Path]:
+    """The ``source.yaml`` of each batch that came through the inbox, by name.
+
+    Rendered batches have one too; it is an output of their stage, and DVC tracks it.
+    """
+    pointers = (raw / delivery.name / SOURCE_FILE for delivery in sorted(deliveries.glob("*/")))
+    return [pointer for pointer in pointers if pointer.exists()]
 
 
 def read_pending(path: Path = PENDING) -> list[str]:

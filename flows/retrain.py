@@ -8,8 +8,10 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,11 @@ from flows.inbox import (
     DELIVERIES,
     INBOX,
     QUARANTINE,
+    SETTLE_SECONDS,
     Layout,
     batch_trouble,
     find_deliveries,
+    find_pointers,
     forget_batch,
     layout_of,
     move_delivery,
@@ -40,6 +44,10 @@ VERDICT = Path("reports/gate.json")
 AUDITS = Path("reports/audit")
 START_KEY = "guided.initial_network"
 COMMITTED = ("params.yaml", "dvc.lock")
+# Small results that dvc.yaml marks `cache: false`: git is the only place that keeps them.
+RESULTS = ("reports/metrics", "reports/evaluation", "reports/label_quality", "reports/curves")
+# Layout of deliveries that bring no source.yaml, unless a caller says otherwise.
+ADAPTER = "folder"
 
 
 @task(name="find new video")
@@ -92,6 +100,13 @@ def start_from_champion() -> str:
     return folder
 
 
+@task(name="start anew")
+def start_anew() -> None:
+    """Let the next training start from random weights, whatever an earlier retrain started from."""
+    set_parameter(START_KEY, "")
+    get_run_logger().info("training starts from random weights")
+
+
 @task(name="promote")
 def promote(tolerance_pq: float) -> dict[str, Any]:
     """Let the new network become the champion when no benchmark regresses beyond the tolerance."""
@@ -103,12 +118,27 @@ def promote(tolerance_pq: float) -> dict[str, Any]:
 
 
 @task(name="commit")
-def commit_lock(batches: list[str], note: str) -> None:
-    """Commit parameters and the lock file: one commit is one version of the data. Never pushes."""
+def commit_version(batches: list[str], note: str) -> None:
+    """Commit what a clone needs to know this version of the data and its results. Never pushes.
+
+    These are the parameters, the lock file, the small results and the pointers of the batches that came through
+    the inbox, those of earlier retrains that did not commit included: the parameters name them all. What
+    else is staged stays staged.
+
+    Args:
+        batches: New batches, for the title.
+        note: What became of the new network, for the title.
+    """
     log = get_run_logger()
-    run_command(["git", "add", "--", *COMMITTED], what="git add", log=log.info)
+    # Git refuses to commit a folder without files.
+    results = [folder for folder in RESULTS if any(Path(folder).glob("*"))]
+    pointers = [str(path) for path in find_pointers()]
+    run_command(["git", "add", "--", *COMMITTED, *results], what="git add", log=log.info)
+    # By force: .gitignore leaves out all of data/, and no stage can make a pointer again.
+    run_command(["git", "add", "--force", "--", *pointers], what="git add", log=log.info)
     title = f"Retrain with {', '.join(batches)}: {note}"
-    run_command(["git", "commit", "-m", title, "--", *COMMITTED], what="git commit", log=log.info)
+    commit = ["git", "commit", "-m", title, "--", *COMMITTED, *results, *pointers]
+    run_command(commit, what="git commit", log=log.info)
 
 
 def withdraw(batch: str) -> None:
@@ -140,9 +170,9 @@ def refuse(batches: list[str], reason: str, inbox: Path) -> None:
 @flow(name="retrain")
 def retrain(
     inbox: str = str(INBOX),
-    adapter: str = "folder",
+    adapter: str = ADAPTER,
     options: list[str] | None = None,
-    settle_seconds: float = 60.0,
+    settle_seconds: float = SETTLE_SECONDS,
     tolerance_pq: float = 0.5,
     from_champion: bool = True,
     commit: bool = False,
@@ -159,8 +189,10 @@ def retrain(
         options: ``KEY=VALUE`` strings for that adapter.
         settle_seconds: How long a delivery's size must stand still.
         tolerance_pq: Percentage points of PQ that one benchmark may lose and the network still be promoted.
-        from_champion: Start from the champion's network instead of random weights.
-        commit: Commit ``params.yaml`` and ``dvc.lock`` at the end; nothing is ever pushed.
+        from_champion: Start from the champion's network instead of random weights. Either way
+            ``guided.initial_network`` is set.
+        commit: Commit parameters, lock file, small results and pointers at the end (``commit_version``);
+            nothing is ever pushed.
     """
     default = Layout(adapter, tuple(options or ()))
     batches = read_pending()
@@ -186,6 +218,8 @@ def retrain(
         raise
     if from_champion:
         start_from_champion()
+    else:
+        start_anew()
     rest = [stage for stage in order_stages(needs) if stage not in labelling]
     ran += run_stages(rest, "training, evaluation, report")
     verdict = promote(tolerance_pq)
@@ -193,12 +227,48 @@ def retrain(
     note = "promoted" if verdict["promoted"] else "not promoted"
     publish_metrics("retrain", ran=ran, notes=[f"**{note}**: {'; '.join(verdict['reasons'])}"])
     if commit:
-        commit_lock(batches, note)
+        commit_version(batches, note)
     return Completed(message=f"{', '.join(batches)}: {note}")
 
 
-if __name__ == "__main__":
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Give a command line the options of a retrain, named like the parameters of the flow."""
+    parser.add_argument(
+        "--settle-seconds",
+        type=float,
+        default=SETTLE_SECONDS,
+        help="how long a delivery's size must stand still before it is taken in (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--adapter",
+        default=ADAPTER,
+        help="layout of deliveries that bring no source.yaml, see docs/data.md (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--commit",
+        action="store_true",
+        help="commit params.yaml, dvc.lock, the small results under reports/ and each new batch's source.yaml "
+        "after a retrain; nothing is ever pushed (default: no commit)",
+    )
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Retrain once.
+
+    Args:
+        words: Command line; None takes the process's own.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.retrain",
+        description=f"Take in the video that lies in {INBOX} and retrain with it, once: label, ask the gate, "
+        "train from the champion's network, evaluate, promote. An interrupted retrain goes on.",
+    )
+    add_options(parser)
     try:
-        retrain()
+        retrain(**vars(parser.parse_args(words)))
     except CommandFailed as error:
         sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLi
 from prefect.events import DeploymentEventTrigger, emit_event
 from prefect.schedules import Cron
 
-from flows.inbox import INBOX, find_deliveries
-from flows.retrain import retrain
+from flows.inbox import INBOX, SETTLE_SECONDS, find_deliveries
+from flows.retrain import add_options, retrain
 
 ARRIVED = "gestalt.video.arrived"
 RESOURCE = "gestalt.video"
@@ -27,7 +28,7 @@ PROCESSES = 2
 
 
 @flow(name="watch")
-def watch(inbox: str = str(INBOX), settle_seconds: float = 60.0) -> list[str]:
+def watch(inbox: str = str(INBOX), settle_seconds: float = SETTLE_SECONDS) -> list[str]:
     """Tell Prefect of each complete delivery; looking changes nothing, so it may run at any time."""
     arrived = [folder.name for folder in find_deliveries(Path(inbox), settle_seconds=settle_seconds)]
     for name in arrived:
@@ -47,7 +48,7 @@ def deployments(
         poll_seconds: How often to look between times.
         settle_seconds: How long a delivery's size must stand still.
         adapter: Layout of deliveries that bring no ``source.yaml``.
-        commit: Whether a retrain commits the lock file.
+        commit: Whether a retrain commits its version of the data and the results.
     """
     # A second retrain would only wait for the first one's files; what it would take in is still there later.
     one_at_a_time = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
@@ -69,17 +70,28 @@ def deployments(
     ]
 
 
-def main() -> None:
-    """Serve until stopped."""
-    parser = argparse.ArgumentParser(prog="python -m flows.serve", description=__doc__)
+def main(words: Sequence[str] | None = None) -> None:
+    """Serve until stopped.
+
+    Args:
+        words: Command line; None takes the process's own.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.serve",
+        description=f"Retrain on a schedule and when video arrives in {INBOX}, one at a time. "
+        "Keeps running and needs `prefect server start` (docs/operations.md).",
+    )
     add = parser.add_argument
     add("--cron", default="0 3 * * *", help="when to retrain (default: %(default)s)")
     add("--time-zone", default="UTC", help="of the schedule (default: %(default)s)")
-    add("--poll-seconds", type=float, default=300.0, help="how often to look into the inbox")
-    add("--settle-seconds", type=float, default=60.0, help="how long a delivery must stand still")
-    add("--adapter", default="folder", help="layout of deliveries without source.yaml (default: %(default)s)")
-    add("--commit", action="store_true", help="commit params.yaml and dvc.lock after a retrain")
-    arguments = parser.parse_args()
+    add(
+        "--poll-seconds",
+        type=float,
+        default=300.0,
+        help="how often to look into the inbox (default: %(default)s)",
+    )
+    add_options(parser)
+    arguments = parser.parse_args(words)
     serve(
         *deployments(
             cron=arguments.cron,

@@ -10,10 +10,15 @@ import pytest
 from ruamel.yaml import YAML
 
 import gestalt.config
-from gestalt import cli
+from gestalt import cli, runtime
 from gestalt.config import writing
+from gestalt.config.presets import default_settings
 from gestalt.data.images import write_png
 from gestalt.errors import ConfigError
+from gestalt.inference import paths
+from gestalt.network.checkpoint import NetworkCard, save_network
+from gestalt.network.panoptic_network import build_network
+from gestalt.panoptic import Vocabulary
 
 PARAMS = """\
 # a comment of mine
@@ -28,9 +33,30 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty repository whose parameters name one batch."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params.yaml").write_text(PARAMS)
-    params = types.SimpleNamespace(batches=["monday"])
+    params = types.SimpleNamespace(batches=["monday"], frames=default_settings("frames"))
     monkeypatch.setattr(gestalt.config, "load_params", lambda *_: params)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained network for images of 48 x 64 pixels."""
+    settings, vocabulary = default_settings("network", "small"), Vocabulary(things=(1,), stuff=(0,))
+    folder = tmp_path_factory.mktemp("network")
+    save_network(folder, build_network(settings, vocabulary), NetworkCard(settings, vocabulary, (48, 64)))
+    return folder
+
+
+@pytest.fixture
+def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a street and a broken image, seen from a place without ``params.yaml``."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runtime, "available_cores", lambda: 1)
+    folder = tmp_path / "pictures"
+    street = np.random.default_rng(0).integers(0, 255, (32, 48, 3)).astype(np.uint8)
+    write_png(folder / "street.png", street)
+    (folder / "torn.png").write_bytes((folder / "street.png").read_bytes()[:100])
+    return folder
 
 
 def run(*arguments: str) -> int:
@@ -40,13 +66,14 @@ def run(*arguments: str) -> int:
     return int(ended.value.code or 0)
 
 
-def write_stereo(folder: Path, n_frames: int = 2) -> None:
+def write_stereo(folder: Path, n_frames: int = 2, size: tuple[int, int] = (64, 128)) -> None:
     """Two grey cameras in the layout of KITTI odometry, right shifted by 4 px."""
     generator = np.random.default_rng(0)
-    scene = generator.integers(0, 255, (64, 160)).astype(np.uint8)
+    height, width = size
+    scene = generator.integers(0, 255, (height, width + 32)).astype(np.uint8)
     for number in range(n_frames):
-        write_png(folder / f"sequences/00/image_0/{number:06}.png", scene[:, :128])
-        write_png(folder / f"sequences/00/image_1/{number:06}.png", scene[:, 4:132])
+        write_png(folder / f"sequences/00/image_0/{number:06}.png", scene[:, :width])
+        write_png(folder / f"sequences/00/image_1/{number:06}.png", scene[:, 4 : width + 4])
     calibration = "P0: 100 0 64 0 0 100 32 0 0 0 1 0\nP1: 100 0 64 -50 0 100 32 0 0 0 1 0\n"
     (folder / "sequences/00/calib.txt").write_text(calibration)
 
@@ -81,22 +108,109 @@ def test_predicting_a_missing_file_says_what_is_missing(
     assert "photo.png does not exist" in capsys.readouterr().err
 
 
-def test_adding_a_batch_writes_its_source_and_keeps_comments(project: Path) -> None:
-    (project / "video").mkdir()
-    assert run("data", "add", "wednesday", "--adapter", "folder", "--root", "video", "--option", "a=2") == 0
+@pytest.mark.parametrize(
+    ("arguments", "height_px"), [((), 48), (("--height", "0"), 0), (("--height", "96"), 96)]
+)
+def test_images_are_predicted_at_the_height_of_the_training_unless_told_otherwise(
+    pictures: Path,
+    network: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    height_px: int,
+) -> None:
+    asked = []
+
+    def predict_path(source: Path, _: Path, out: Path, **values: object) -> paths.PathSummary:
+        asked.append(values["settings"])
+        return paths.PathSummary(1, (), out)
+
+    monkeypatch.setattr(paths, "predict_path", predict_path)
+    assert run("predict", str(pictures), "--network", str(network), *arguments) == 0
+    assert [settings.height_px for settings in asked] == [height_px]
+
+
+def test_a_height_in_params_counts_before_that_of_the_training(
+    pictures: Path, network: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(cli, "_own", lambda section: default_settings(section, "paper"))
+    monkeypatch.setattr(
+        paths,
+        "predict_path",
+        lambda *_, settings, **__: asked.append(settings) or paths.PathSummary(1, (), Path("out")),
+    )
+    assert run("predict", str(pictures), "--network", str(network)) == 0
+    assert asked[0].height_px == 512
+
+
+def test_a_folder_with_a_broken_image_is_predicted_and_ends_with_1(
+    pictures: Path, network: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("predict", str(pictures), "--network", str(network), "--out", "out") == 1
+    said = capsys.readouterr()
+    assert said.out == "1 images -> out\n"
+    assert "not read: torn.png: " in said.err
+    assert "1 of 2 images could not be read" in said.err
+    assert Path("out/street_panoptic.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--device", "banana"), "--device must be auto, cpu, cuda or cuda:N. Got: 'banana'"),
+        (("--device", "cuda:99"), "--device is 'cuda:99', but "),
+        (("--out", "pictures/street.png"), "but pictures/street.png is a file"),
+        (("--out", "pictures/street.png/deep"), "but pictures/street.png is a file"),
+        ((), "models/self_trained holds no trained network; `dvc repro self_training`"),
+        (("--network", "gone"), "gone/card.json does not exist"),
+    ],
+)
+def test_what_predict_cannot_use_is_said_before_any_work(
+    pictures: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+) -> None:
+    assert run("predict", "pictures", *arguments) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("gestalt: ")
+    assert message in said
+    assert not Path("outputs").exists()
+
+
+@pytest.mark.parametrize(
+    "command", [("export", "shards", "taken"), ("show", "motion", "0", "--out", "taken")]
+)
+def test_no_command_takes_a_file_for_its_folder(
+    project: Path, capsys: pytest.CaptureFixture[str], command: tuple[str, ...]
+) -> None:
+    (project / "taken").write_text("mine")
+    assert run(*command) == 1
+    assert "taken is a file" in capsys.readouterr().err
+
+
+def test_adding_a_batch_writes_its_source_and_keeps_comments(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_stereo(project / "video")
+    arguments = ("--adapter", "kitti_odometry", "--root", "video", "--option", "frame_rate_hz=5")
+    assert run("data", "add", "wednesday", *arguments) == 0
     source = YAML(typ="safe").load(project / "data/raw/wednesday/source.yaml")
-    assert source == {"adapter": "folder", "root": "../../../video", "options": {"a": 2}}
+    assert source == {
+        "adapter": "kitti_odometry",
+        "root": "../../../video",
+        "options": {"frame_rate_hz": 5},
+    }
     text = (project / "params.yaml").read_text()
     assert YAML(typ="safe").load(text)["batches"] == ["monday", "wednesday"]
     for comment in ("# a comment of mine", "# deliveries", "# more is slower"):
         assert comment in text
+    assert "frames keep" not in capsys.readouterr().out
 
 
 def test_a_root_with_a_variable_is_stored_for_every_machine(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    write_stereo(project)
     monkeypatch.setenv("VIDEOS", str(project))
-    assert run("data", "add", "x", "--adapter", "folder", "--root", "${VIDEOS}") == 0
+    assert run("data", "add", "x", "--adapter", "kitti_odometry", "--root", "${VIDEOS}") == 0
     assert YAML(typ="safe").load(project / "data/raw/x/source.yaml")["root"] == "${VIDEOS}"
 
 
@@ -104,7 +218,8 @@ def test_a_root_outside_the_repository_is_stored_absolute(
     project: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     outside = tmp_path_factory.mktemp("outside")
-    assert run("data", "add", "x", "--adapter", "folder", "--root", str(outside)) == 0
+    write_stereo(outside)
+    assert run("data", "add", "x", "--adapter", "kitti_odometry", "--root", str(outside)) == 0
     assert YAML(typ="safe").load(project / "data/raw/x/source.yaml")["root"] == str(outside)
 
 
@@ -114,20 +229,79 @@ def test_a_root_outside_the_repository_is_stored_absolute(
         (("monday", "--adapter", "folder", "--root", "."), "'monday' exists already"),
         (("new", "--adapter", "vhs", "--root", "."), "adapter is 'vhs'; known adapters"),
         (("new", "--adapter", "folder", "--root", "gone"), "gone does not exist"),
-        (("a/b", "--adapter", "folder", "--root", "."), "must start with a letter or digit"),
+        (("new", "--adapter", "folder", "--root", "params.yaml"), "params.yaml is a file; expected a folder"),
+        (("new", "--adapter", "folder", "--root", "${NOWHERE}/x"), "an environment variable that is not set"),
+        (
+            ("bad name", "--adapter", "folder", "--root", "."),
+            "a batch name must start with a letter or digit",
+        ),
         (
             ("new", "--adapter", "folder", "--root", ".", "--option", "x"),
             "--option must be KEY=VALUE. Got: 'x'",
         ),
+        (
+            ("new", "--adapter", "folder", "--root", ".", "--option", "x=1"),
+            "gestalt: --option: the adapter folder has no option 'x'; it has: left, right",
+        ),
+        (
+            ("new", "--adapter", "folder", "--root", "empty"),
+            "no stereo video in the layout of folder under empty",
+        ),
+        (("new", "--adapter", "kitti_odometry", "--root", "lonely"), "1 x one-frame sequence"),
+        (("new", "--adapter", "kitti_odometry", "--root", "blind"), "1 x missing image"),
     ],
 )
 def test_a_batch_that_cannot_be_added_leaves_everything_as_it_was(
     project: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
 ) -> None:
+    (project / "empty").mkdir()
+    write_stereo(project / "lonely", n_frames=1)
+    write_stereo(project / "blind")
+    for path in (project / "blind").glob("sequences/00/image_1/*"):
+        path.unlink()
     assert run("data", "add", *arguments) == 1
     assert message in capsys.readouterr().err
     assert not (project / "data").exists()
     assert (project / "params.yaml").read_text() == PARAMS
+
+
+def test_a_batch_with_a_broken_first_pair_is_added(project: Path) -> None:
+    write_stereo(project / "video", n_frames=3)
+    (project / "video/sequences/00/image_1/000000.png").unlink()
+    assert run("data", "add", "x", "--adapter", "kitti_odometry", "--root", "video") == 0
+
+
+def test_adding_and_checking_say_how_much_of_larger_frames_is_kept(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_stereo(project / "video", size=(200, 960))
+    kept = "frames keep 192 x 384 of 200 x 960 pixels, 38 %; set frames.scale/height/width"
+    assert run("data", "add", "x", "--adapter", "kitti_odometry", "--root", "video") == 0
+    assert kept in capsys.readouterr().out
+    (project / "params.yaml").unlink()
+    assert run("data", "check", "data/raw/x") == 0
+    assert kept in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("stored", "values", "kept"),
+    [
+        ((375, 1242), {}, "192 x 384 of 375 x 1242 pixels, 16 %"),
+        ((375, 1242), {"height": 0, "width": 0}, ""),
+        ((192, 384), {}, ""),
+        ((100, 300), {}, ""),
+        (
+            (1000, 2000),
+            {"scale": 0.5, "height": 500, "width": 500},
+            "1000 x 1000 of 1000 x 2000 pixels, 50 %",
+        ),
+    ],
+)
+def test_a_crop_is_told_in_stored_pixels(
+    stored: tuple[int, int], values: dict[str, float], kept: str
+) -> None:
+    told = cli.describe_crop(stored, default_settings("frames", **values))
+    assert told == (f"frames keep {kept}; set frames.scale/height/width" if kept else "")
 
 
 def test_checking_good_video_counts_its_pairs_and_writes_nothing(
@@ -161,6 +335,29 @@ def test_checking_a_folder_without_a_source_asks_for_the_layout(
     monkeypatch.chdir(tmp_path)
     assert run("data", "check", ".") == 1
     assert "--adapter" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((), "no stereo video in the layout of folder under empty"),
+        (("--option", "x=1"), "--option: the adapter folder has no option 'x'"),
+    ],
+)
+def test_checking_with_an_adapter_speaks_of_what_the_user_gave(
+    project: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], message: str
+) -> None:
+    (project / "empty").mkdir()
+    (project / "params.yaml").unlink()
+    assert run("data", "check", "empty", "--adapter", "folder", *options) == 1
+    said = capsys.readouterr().err
+    assert message in said
+    assert "source.yaml" not in said
+
+
+def test_checking_a_file_asks_for_a_folder(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("data", "check", "params.yaml", "--adapter", "folder") == 1
+    assert "params.yaml is a file; expected a folder" in capsys.readouterr().err
 
 
 def test_configure_prints_the_difference_and_can_leave_the_file_alone(

@@ -61,6 +61,8 @@ def test_only_the_frames_asked_for_and_no_previews(shards: Path, tmp_path: Path)
         "bb.instance.png",
         "bb.semantic.png",
     ]
+    for table in ("frames", "records"):
+        assert pd.read_csv(tmp_path / "out" / f"{table}.csv")["frame_id"].tolist() == ["bb"]
 
 
 def test_an_unknown_frame_is_an_error_that_shows_a_known_one(shards: Path, tmp_path: Path) -> None:

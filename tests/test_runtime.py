@@ -43,6 +43,11 @@ def test_missing_gpu_is_explained() -> None:
         choose_device("cuda:0")
 
 
+def test_an_unknown_device_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=r"--device must be auto, cpu, cuda or cuda:N. Got: 'banana'"):
+        choose_device("banana", key="--device")
+
+
 def test_unknown_executor_lists_the_known_ones() -> None:
     with pytest.raises(ConfigError, match="dask, local"):
         open_executor("slurm")

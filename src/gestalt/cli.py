@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,9 +18,15 @@ from gestalt.errors import ConfigError, DataError, GestaltError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from gestalt.config.frames import FrameSettings
+    from gestalt.config.network import PredictSettings
+    from gestalt.data.records import BrokenFrame, StereoPair
     from gestalt.doctor import Finding
 
 EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
+
+# The network that `gestalt predict` takes when none is named.
+FINAL_NETWORK = Path("models/self_trained")
 
 app = typer.Typer(
     name="gestalt",
@@ -53,19 +59,42 @@ def main(arguments: Sequence[str] | None = None) -> None:
 @app.command()
 def predict(
     source: Annotated[Path, typer.Argument(help="An image, a folder of images or a video.")],
-    network: NetworkFolder = Path("models/self_trained"),
+    network: NetworkFolder = FINAL_NETWORK,
     out: OutFolder = Path("outputs/predictions"),
     device: DeviceName = "auto",
+    height: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Rows that images are scaled to for the network; maps keep the images' own size. "
+            "0 keeps it for the network too. By default predict.height_px of params.yaml; "
+            "where that is 0, the height that the network was trained at.",
+        ),
+    ] = None,
 ) -> None:
-    """Segment images or a video with a trained network: overlays, panoptic PNGs, one JSON."""
-    from gestalt.inference.paths import predict_path
+    """Segment images or a video with a trained network: overlays, panoptic PNGs, one JSON.
+
+    Exits with 1 when an image could not be read; the others are predicted all the same.
+    """
+    from gestalt.inference.paths import PREDICTIONS, predict_path
     from gestalt.runtime import available_cores, choose_device, start
 
+    _must_exist(source)
+    _must_not_be_file(out)
+    chosen, settings = choose_device(device, key="--device"), _predict_settings(network, height)
     start(threads=available_cores())
-    summary = predict_path(source, network, out, settings=_own("predict"), device=choose_device(device))
+    summary = predict_path(source, network, out, settings=settings, device=chosen)
     print(f"{summary.n_images} images -> {summary.out}")
     for name, reason in summary.failed:
         print(f"not read: {name}: {reason}", file=sys.stderr)
+    if summary.failed:
+        n_failed = len(summary.failed)
+        print(
+            f"{n_failed} of {summary.n_images + n_failed} images could not be read; "
+            f"{out / PREDICTIONS} lists them under `failed`",
+            file=sys.stderr,
+        )
+        raise typer.Exit(EXIT_ERROR)
 
 
 @show.command()
@@ -81,6 +110,7 @@ def motion(
     from gestalt.motion import motion_sheet
     from gestalt.runtime import start
 
+    _must_not_be_file(out)
     start()
     params = load_params()
     for name in [batch] if batch else params.batches:
@@ -109,24 +139,28 @@ def add_data(
         list[str] | None, typer.Option(help="KEY=VALUE told to the adapter; may be repeated.")
     ] = None,
 ) -> None:
-    """Register stereo video as a batch: writes data/raw/BATCH/source.yaml and adds it to params.yaml."""
+    """Register stereo video as a batch: writes data/raw/BATCH/source.yaml and adds it to params.yaml.
+
+    Writes nothing when there is no stereo pair to use.
+    """
     from gestalt.config import load_params
     from gestalt.config.writing import add_batch
-    from gestalt.data.adapters import video_adapter
-    from gestalt.data.records import check_frame_id
+    from gestalt.data.source import locate
 
-    check_frame_id(batch)
-    video_adapter(adapter)
-    _must_exist(Path(os.path.expandvars(root)))
-    folder = Path("data/raw") / batch
-    if batch in load_params().batches or folder.exists():
+    _check_batch_name(batch)
+    folder, params = Path("data/raw") / batch, load_params()
+    if batch in params.batches or folder.exists():
         raise ConfigError(
             f"batch {batch!r} exists already (in params.yaml or as {folder}); "
             "a batch is immutable, choose a new name"
         )
-    write_source(folder, adapter, root, parse_options(option or []))
+    place, options = locate(Path.cwd(), root, origin=Path("--root")), parse_options(option or [])
+    size = _first_size(_find_pairs(adapter, place, options), place)
+    write_source(folder, adapter, root, options)
     add_batch(batch)
     print(f"{folder / 'source.yaml'} written, {batch} added to `batches` in params.yaml.")
+    if crop := describe_crop(size, params.frames):
+        print(crop)
     print(f"Next: gestalt data check {folder}, then dvc repro")
 
 
@@ -149,7 +183,7 @@ def check_data(
     from gestalt.data.manifest import build_manifest
     from gestalt.runtime import start
 
-    _must_exist(path)
+    _must_be_folder(path)
     if not adapter and not (path / "source.yaml").exists():
         raise ConfigError(f"{path} holds no source.yaml; say how the video is laid out with --adapter")
     start()
@@ -157,10 +191,17 @@ def check_data(
     if not adapter:
         table = build_manifest(path, batch, settings)
     else:
+        options = parse_options(option or [])
+        # What is wrong with the options or the layout is said here, in terms of what was typed.
+        _find_pairs(adapter, path, options)
         with tempfile.TemporaryDirectory() as folder:
-            write_source(Path(folder), adapter, str(path.absolute()), parse_options(option or []))
+            write_source(Path(folder), adapter, str(path.absolute()), options)
             table = build_manifest(Path(folder), batch, settings)
     _print_pairs(table)
+    sizes = table.loc[table["status"] == "ok", ["height", "width"]].drop_duplicates()
+    for size in sorted(sizes.itertuples(index=False, name=None)):
+        if crop := describe_crop(size, _own("frames")):
+            print(crop)
     if (table["status"] != "ok").any():
         raise typer.Exit(EXIT_ERROR)
 
@@ -200,6 +241,7 @@ def export(
     """Unpack maps as PNG files with colour previews, and tables as CSV."""
     from gestalt.export import unpack
 
+    _must_not_be_file(out)
     n_frames = unpack(folder, out, frame_ids=frame or [], previews=previews)
     print(f"{n_frames} frames -> {out}")
 
@@ -257,6 +299,29 @@ def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
     return options
 
 
+def describe_crop(stored: tuple[int, int], settings: FrameSettings) -> str:
+    """Say how much of the stored frames the section ``frames`` keeps.
+
+    Args:
+        stored: (H, W) of the files.
+        settings: Section ``frames``.
+
+    Returns:
+        One line, in stored pixels; empty when nothing is cut off.
+    """
+    from gestalt.data.frames import frame_geometry
+
+    geometry = frame_geometry(*stored, settings)
+    shares = [min(own / scaled, 1.0) for own, scaled in zip(geometry.size, geometry.scaled, strict=True)]
+    if shares == [1.0, 1.0]:
+        return ""
+    rows, columns = (round(share * whole) for share, whole in zip(shares, stored, strict=True))
+    return (
+        f"frames keep {rows} x {columns} of {stored[0]} x {stored[1]} pixels, "
+        f"{100 * shares[0] * shares[1]:.0f} %; set frames.scale/height/width"
+    )
+
+
 def _own(section: str) -> Any:
     """A section of the ``params.yaml`` here, or of the embedded preset where there is none."""
     from gestalt.config import load_section
@@ -266,9 +331,90 @@ def _own(section: str) -> Any:
     return load_section(section) if PARAMS_FILE.exists() else default_settings(section)
 
 
+def _predict_settings(network: Path, height: int | None) -> PredictSettings:
+    """The section ``predict`` with the working height that was asked for, or that of the training."""
+    import dataclasses
+
+    from gestalt.network.checkpoint import CARD, WEIGHTS, read_card
+
+    if network == FINAL_NETWORK and not all((network / name).is_file() for name in (CARD, WEIGHTS)):
+        raise DataError(
+            f"{network} holds no trained network; `dvc repro self_training` trains it, `dvc pull` fetches it, "
+            "and --network names another one"
+        )
+    settings: PredictSettings = _own("predict")
+    # Objects much larger than those of the training images are not found.
+    trained_height = read_card(network).image_size[0]
+    return dataclasses.replace(
+        settings, height_px=(settings.height_px or trained_height) if height is None else height
+    )
+
+
+def _find_pairs(adapter: str, root: Path, options: Mapping[str, Any]) -> list[StereoPair | BrokenFrame]:
+    """What an adapter finds under ``root``, which is at least one frame."""
+    from gestalt.data.adapters import video_adapter
+
+    find_pairs = video_adapter(adapter)
+    _must_be_folder(root)
+    try:
+        found = list(find_pairs(root, options))
+    except ConfigError as error:
+        # Adapters blame the file that options usually stand in; it is not written yet.
+        raise ConfigError(str(error).replace("source.yaml: ", "--option: ", 1)) from error
+    if not found:
+        raise DataError(
+            f"no stereo video in the layout of {adapter} under {root}; "
+            "docs/data.md shows the tree and the options of each adapter"
+        )
+    return found
+
+
+def _first_size(found: Iterable[StereoPair | BrokenFrame], root: Path) -> tuple[int, int]:
+    """(H, W) of the first pair whose images can all be read."""
+    from gestalt.data.images import inspect_image
+    from gestalt.data.manifest import describe_faults
+    from gestalt.data.records import BrokenFrame
+
+    reasons = []
+    for pair in found:
+        if isinstance(pair, BrokenFrame):
+            reasons.append(pair.reason)
+            continue
+        # Right images first: those are the ones that whole deliveries lack.
+        images = (pair.right, pair.right_next, pair.left_next, pair.left)
+        try:
+            return [inspect_image(path, check_content=False) for path in images if path is not None][-1]
+        except DataError as error:
+            reasons.append(str(error))
+    raise DataError(f"no stereo pair under {root} can be used:\n{describe_faults(reasons)}")
+
+
+def _check_batch_name(name: str) -> None:
+    from gestalt.data.records import FRAME_ID
+
+    # Batches name files and folders, as frames do.
+    if not FRAME_ID.fullmatch(name):
+        raise ConfigError(
+            "a batch name must start with a letter or digit and hold only letters, digits, '_', '-' and '.'. "
+            f"Got: {name!r}"
+        )
+
+
 def _must_exist(path: Path) -> None:
     if not path.exists():
         raise DataError(f"{path} does not exist (seen from {Path.cwd()})")
+
+
+def _must_be_folder(path: Path) -> None:
+    _must_exist(path)
+    if not path.is_dir():
+        raise DataError(f"{path} is a file; expected a folder of stereo video")
+
+
+def _must_not_be_file(out: Path) -> None:
+    for path in (out, *out.parents):
+        if path.exists() and not path.is_dir():
+            raise DataError(f"results go into a folder, but {path} is a file; choose another place")
 
 
 def _print_pairs(pairs: pd.DataFrame) -> None:

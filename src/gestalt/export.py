@@ -27,10 +27,12 @@ BRIGHTEST_QUANTILE = 0.99
 def unpack(folder: Path, out: Path, *, frame_ids: Collection[str] = (), previews: bool = True) -> int:
     """Write every map of a shard folder as ``<frame_id>.<map>.png``, and its tables as CSV.
 
+    Frames that failed have no map; their rows are in ``frames.csv`` when no frame is asked for.
+
     Args:
         folder: A shard folder, such as ``data/pseudo_labels/monday``.
         out: Folder to write; existing files of the same names are replaced.
-        frame_ids: Only these frames; all when empty.
+        frame_ids: Only these frames, in the tables too; all when empty.
         previews: Also write ``<frame_id>.<map>.colour.png``.
 
     Returns:
@@ -51,6 +53,8 @@ def unpack(folder: Path, out: Path, *, frame_ids: Collection[str] = (), previews
             if previews:
                 write_png(out / f"{frame_id}.{kind}.colour.png", colour_preview(array, kind))
     for name, table in (("frames", shards.frames()), ("records", shards.records())):
+        if frame_ids:
+            table = table[table["frame_id"].isin(wanted)]
         write_bytes(out / f"{name}.csv", table.to_csv(index=False).encode())
     return len(wanted)
 

@@ -10,6 +10,7 @@ import logging
 import multiprocessing
 import os
 import platform
+import re
 import sys
 from collections.abc import Iterable
 from concurrent.futures import Executor, ProcessPoolExecutor
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # Seeds of NumPy and torch generators; 63 bits fit both.
+DEVICE_NAME = re.compile(r"auto|cpu|cuda(?::(?P<number>\d+))?")
 SEED_BITS = 63
 
 # Spin-waiting OpenMP threads cost several times the work itself when cores are shared.
@@ -68,18 +70,28 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def choose_device(name: str = "auto") -> torch.device:
-    """The device of ``runtime.device``: ``auto`` takes a GPU where there is one.
+def choose_device(name: str = "auto", *, key: str = "runtime.device") -> torch.device:
+    """The device called ``name``: ``auto`` takes a GPU where there is one.
+
+    Args:
+        name: auto, cpu, cuda or cuda:N.
+        key: What the name was given as, for the message.
 
     Raises:
-        ConfigError: A GPU is asked for and none is there.
+        ConfigError: The name is none of these, or that GPU is not there.
     """
     import torch
 
+    wanted = DEVICE_NAME.fullmatch(name)
+    if wanted is None:
+        raise ConfigError(f"{key} must be auto, cpu, cuda or cuda:N. Got: {name!r}")
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(f"runtime.device is {name!r}, but no CUDA device is available; use auto or cpu")
+    n_devices = torch.cuda.device_count()
+    if name != "cpu" and int(wanted["number"] or 0) >= n_devices:
+        raise ConfigError(
+            f"{key} is {name!r}, but the number of CUDA devices here is {n_devices}; use auto or cpu"
+        )
     return torch.device(name)
 
 

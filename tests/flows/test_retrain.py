@@ -1,5 +1,6 @@
 import json
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 from prefect.logging import disable_run_logger
 
 import flows.retrain as module
+from flows import serve
 from flows.inbox import PENDING, read_pending
 from flows.processes import CommandFailed
 from flows.retrain import retrain
@@ -72,7 +74,7 @@ def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worksh
     Path("params.yaml").write_text(PARAMS)
     Path("dvc.yaml").write_text(PIPELINE)
     shop = Workshop()
-    for task in ("look_into", "ingest", "start_from_champion", "promote", "commit_lock"):
+    for task in ("look_into", "ingest", "start_from_champion", "start_anew", "promote", "commit_version"):
         monkeypatch.setattr(module, task, getattr(module, task).fn)
     monkeypatch.setattr(module, "run_command", shop.run)
     monkeypatch.setattr(module, "read_command", shop.read)
@@ -109,11 +111,20 @@ def test_new_video_is_labelled_judged_trained_from_the_champion_and_promoted(wor
         "repro report",
         "promote --tolerance 0.5",
         "git add -- params.yaml dvc.lock",
-        "git commit -m Retrain with tuesday: promoted -- params.yaml dvc.lock",
+        "git add --force -- data/raw/tuesday/source.yaml",
+        "git commit -m Retrain with tuesday: promoted -- params.yaml dvc.lock data/raw/tuesday/source.yaml",
     ]
     assert 'initial_network: "models/champions/abc"' in Path("params.yaml").read_text()
     assert read_pending() == []
     assert not Path("data/inbox/tuesday").exists()
+
+
+def test_training_starts_anew_although_an_earlier_retrain_named_a_network(workshop: Workshop) -> None:
+    deliver()
+    Path("params.yaml").write_text(PARAMS.replace('""', '"models/champions/old"'))
+    retrain.fn(settle_seconds=0, from_champion=False)
+    assert 'initial_network: ""' in Path("params.yaml").read_text()
+    assert "champion" not in workshop.commands
 
 
 def test_nothing_is_committed_unless_asked(workshop: Workshop) -> None:
@@ -178,3 +189,136 @@ def test_an_interrupted_retrain_goes_on_with_its_batches(workshop: Workshop) -> 
     workshop.broken.clear()
     assert retrain.fn(settle_seconds=0).message == "tuesday: promoted"
     assert read_pending() == []
+
+
+def git(*words: str) -> str:
+    return subprocess.run(["git", *words], check=True, capture_output=True, text=True).stdout
+
+
+def write(path: str, text: str) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(text)
+
+
+def tracked() -> set[str]:
+    return set(git("ls-tree", "-r", "--name-only", "HEAD").split())
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A repository with one commit; a batch was taken in since and the pipeline wrote its lock file."""
+    for name in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"):
+        monkeypatch.setenv(name, "/dev/null")
+    for name in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{name}_NAME", "Tester")
+        monkeypatch.setenv(f"GIT_{name}_EMAIL", "tester@example.org")
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    git("init", "--quiet")
+    write(".gitignore", "/data/\n*.tmp\n")
+    write("params.yaml", PARAMS)
+    git("add", ".")
+    git("commit", "--quiet", "-m", "Begin")
+    write("params.yaml", PARAMS.replace("]", ", tuesday]"))
+    write("dvc.lock", "stages: {}")
+    write("data/deliveries/tuesday/0001.png", "video")
+    write("data/raw/tuesday/source.yaml", "adapter: folder")
+    with disable_run_logger():
+        yield
+
+
+def commit(*batches: str) -> None:
+    module.commit_version.fn(list(batches), "promoted")
+
+
+def test_a_clone_of_the_commit_has_the_results_and_the_pointer_of_the_batch(repository: None) -> None:
+    results = {
+        "reports/metrics/guided.json",
+        "reports/evaluation/kitti.json",
+        "reports/label_quality/tuesday.json",
+        "reports/curves/guided.csv",
+    }
+    for path in results:
+        write(path, "1")
+    write("reports/metrics/guided.json.tmp", "half")
+    commit("tuesday")
+    git("clone", "--quiet", ".", "../clone")
+    clone = Path("../clone")
+    expected = {".gitignore", "params.yaml", "dvc.lock", "data/raw/tuesday/source.yaml"} | results
+    assert tracked() == expected
+    assert "tuesday" in (clone / "params.yaml").read_text()
+    assert (clone / "data/raw/tuesday/source.yaml").read_text() == "adapter: folder"
+    assert git("log", "-1", "--format=%s").strip() == "Retrain with tuesday: promoted"
+
+
+def test_a_retrain_without_some_results_is_committed(repository: None) -> None:
+    Path("reports/curves").mkdir(parents=True)
+    write("reports/metrics/guided.json", "1")
+    commit("tuesday")
+    assert {"reports/metrics/guided.json", "data/raw/tuesday/source.yaml"} <= tracked()
+
+
+def test_a_result_that_the_pipeline_no_longer_writes_leaves_the_next_commit(repository: None) -> None:
+    for name in ("guided", "old"):
+        write(f"reports/metrics/{name}.json", "1")
+    commit("tuesday")
+    Path("reports/metrics/old.json").unlink()
+    commit("wednesday")
+    assert "reports/metrics/old.json" not in tracked()
+
+
+def test_the_pointer_of_an_earlier_batch_that_was_not_committed_comes_along(repository: None) -> None:
+    write("data/deliveries/wednesday/0001.png", "video")
+    write("data/raw/wednesday/source.yaml", "adapter: folder")
+    commit("wednesday")
+    assert {"data/raw/tuesday/source.yaml", "data/raw/wednesday/source.yaml"} <= tracked()
+
+
+def test_work_in_progress_and_rendered_video_stay_out_of_the_commit(repository: None) -> None:
+    write("notes.md", "staged by hand")
+    git("add", "notes.md")
+    # The stage `scenes` writes this one: DVC tracks it, and git must not.
+    write("data/raw/monday/source.yaml", "adapter: cityscapes")
+    commit("tuesday")
+    assert not {"notes.md", "data/raw/monday/source.yaml"} & tracked()
+    assert git("diff", "--cached", "--name-only").split() == ["notes.md"]
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The parameters of each call of the flow, which is replaced."""
+    made: list[dict[str, Any]] = []
+    monkeypatch.setattr(module, "retrain", lambda **parameters: made.append(parameters))
+    return made
+
+
+def test_the_command_line_hands_its_options_to_the_flow(calls: list[dict[str, Any]]) -> None:
+    module.main(["--settle-seconds", "5", "--adapter", "kitti_raw", "--commit"])
+    assert calls == [{"settle_seconds": 5.0, "adapter": "kitti_raw", "commit": True}]
+
+
+def test_without_options_the_command_line_runs_the_flow_as_it_is(calls: list[dict[str, Any]]) -> None:
+    module.main([])
+    assert calls == [{"settle_seconds": 60.0, "adapter": "folder", "commit": False}]
+
+
+def test_a_failed_command_ends_the_command_line_with_its_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**parameters: Any) -> None:
+        raise CommandFailed("gate: exit 1")
+
+    monkeypatch.setattr(module, "retrain", fail)
+    with pytest.raises(SystemExit, match="gate: exit 1"):
+        module.main([])
+
+
+@pytest.mark.parametrize("main", [module.main, serve.main])
+def test_the_help_explains_every_option_with_its_default(
+    main: Callable[[list[str]], None], calls: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert ended.value.code == 0
+    for words in ("--settle-seconds", "(default: 60.0)", "--adapter", "(default: folder)", "--commit"):
+        assert words in said
+    assert calls == []

@@ -49,7 +49,8 @@ def test_a_folder_goes_on_after_a_broken_picture_and_records_it(
     summary = predict_path(source, network_folder, tmp_path / "out", settings=settings)
     content = check_results(tmp_path / "out", ["0", "1", "2"])
     assert summary.n_images == 3
-    assert summary.failed[0][0] == "1b"
+    assert summary.failed[0][0] == "1b.png"
+    assert content["failed"][0]["file_name"] == "1b.png"
     assert "cut short" in content["failed"][0]["reason"]
     assert not list((tmp_path / "out").glob("*.mp4"))
 
@@ -85,6 +86,9 @@ def test_a_source_that_is_missing_unknown_or_empty_says_what_to_give(tmp_path: P
     with pytest.raises(DataError, match="does not exist; give an image, a folder of images or a video"):
         find_pictures(tmp_path / "nothing")
     with pytest.raises(DataError, match=r"holds no image with one of the suffixes \.png"):
+        find_pictures(tmp_path)
+    write_png(tmp_path / "monday" / "street.png", picture(0))
+    with pytest.raises(DataError, match=r"holds no image .*; subfolders are not searched, give one of them"):
         find_pictures(tmp_path)
     (tmp_path / "a.txt").write_text("x")
     with pytest.raises(DataError, match=r"unknown suffix; known are \.png.*\.mp4"):

@@ -48,7 +48,13 @@ class PathSummary:
 
 @dataclass(frozen=True, eq=False)
 class _Picture:
-    """One picture on its way through; ``image`` is None when it could not be read."""
+    """One picture on its way through.
+
+    Attributes:
+        name: What results are called; the whole file name when it could not be read.
+        image: None when it could not be read.
+        reason: Why it could not be read.
+    """
 
     name: str
     image: UInt8Array | None
@@ -139,7 +145,9 @@ def find_pictures(source: Path) -> list[Path]:
         return [source]
     found = sorted(path for path in source.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     if not found:
-        raise DataError(f"{source} holds no image with one of the suffixes {', '.join(IMAGE_SUFFIXES)}")
+        has_folders = any(path.is_dir() for path in source.iterdir())
+        hint = "; subfolders are not searched, give one of them" if has_folders else ""
+        raise DataError(f"{source} holds no image with one of the suffixes {', '.join(IMAGE_SUFFIXES)}{hint}")
     stems = [path.stem for path in found]
     if repeated := sorted({stem for stem in stems if stems.count(stem) > 1}):
         raise DataError(
@@ -166,7 +174,7 @@ def _read(path: Path) -> _Picture:
     try:
         return _Picture(path.stem, read_image(path))
     except DataError as error:
-        return _Picture(path.stem, None, str(error))
+        return _Picture(path.name, None, str(error))
 
 
 def _frames(capture: cv2.VideoCapture, stem: str) -> Iterator[_Picture]:
