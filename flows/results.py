@@ -37,6 +37,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "without_drop_loss": ("ablation=without_drop_loss",),
 }
 COLOURS = ("#9aa5b1", "#5b8def", "#1f4fa3")
+BAR_WIDTH = 0.27
+CONVENTIONS = {"PQ": "void-neutral", "PQ_standard": "standard"}
 MEASURES = ("PQ", "SQ", "RQ", "PQ_thing", "PQ_stuff", "PQ_standard", "mIoU", "pixel_accuracy")
 
 
@@ -233,9 +235,15 @@ def render(jobs: Sequence[Job], preset: str) -> str:
         "",
         *per_class(by_variant.get(FULL, [])),
         "",
-        "## PQ against `full`, seed by seed",
+        "## Against `full`, seed by seed",
         "",
-        *differences(by_variant),
+        "Networks as mean over the four 19-class evaluation sets. PQ, void-neutral:",
+        "",
+        *differences(by_variant, "PQ"),
+        "",
+        "PQ, standard:",
+        "",
+        *differences(by_variant, "PQ_standard"),
     ]
     return "\n".join(lines) + "\n"
 
@@ -368,32 +376,34 @@ def levels() -> dict[str, Read]:
 
 
 def draw(jobs: Sequence[Job], path: Path) -> None:
-    """A bar chart of PQ: a group per variant, a bar per level, a dot per seed."""
+    """A bar chart for each convention of PQ: a group per variant, a bar per level, a dot per seed."""
     variants = list(dict.fromkeys(job.variant for job in jobs))
-    figure = Figure(figsize=(9, 3.6), dpi=120, layout="constrained")
-    axes = figure.subplots()
-    width = 0.8 / len(levels())
-    for number, (level, read) in enumerate(levels().items()):
-        for group, variant in enumerate(variants):
-            found = [read(job.folder, "PQ") for job in jobs if job.variant == variant]
-            known = [value for value in found if value is not None]
-            if not known:
-                continue
-            middle = group + (number - 1) * width
-            bar = axes.bar(middle, statistics.fmean(known), width * 0.94, color=COLOURS[number])
-            bar.set_label(level if level not in axes.get_legend_handles_labels()[1] else None)
-            axes.plot([middle] * len(known), known, ".", color="black", markersize=4)
-    axes.set_xticks(range(len(variants)), [variant.replace("_", " ") for variant in variants])
-    axes.set_ylabel("PQ, percent")
-    axes.spines[["top", "right"]].set_visible(False)
+    figure = Figure(figsize=(9, 6), dpi=120, layout="constrained")
+    for axes, (measure, title) in zip(figure.subplots(2, sharex=True, sharey=True), CONVENTIONS.items()):
+        for number, (level, read) in enumerate(levels().items()):
+            for group, variant in enumerate(variants):
+                found = [read(job.folder, measure) for job in jobs if job.variant == variant]
+                known = [value for value in found if value is not None]
+                if not known:
+                    continue
+                middle = group + (number - 1) * BAR_WIDTH
+                bar = axes.bar(middle, statistics.fmean(known), BAR_WIDTH * 0.94, color=COLOURS[number])
+                bar.set_label(level if level not in axes.get_legend_handles_labels()[1] else None)
+                axes.plot([middle] * len(known), known, ".", color="black", markersize=4)
+        axes.set_xticks(
+            range(len(variants)),
+            [variant.replace("without_", "without\n").replace("_", " ") for variant in variants],
+        )
+        axes.set_ylabel(f"PQ {title}, percent")
+        axes.spines[["top", "right"]].set_visible(False)
     if axes.containers:
-        axes.legend(frameon=False, ncols=len(levels()), loc="lower left", bbox_to_anchor=(0, 1))
+        figure.legend(*axes.get_legend_handles_labels(), frameon=False, ncols=3, loc="outside upper left")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Software": None})
 
 
-def differences(by_variant: dict[str, list[Job]]) -> list[str]:
-    """Paired differences of PQ to ``full``: they leave out what the seed does to both."""
+def differences(by_variant: dict[str, list[Job]], measure: str) -> list[str]:
+    """Paired differences of a measure to ``full``: they leave out what the seed does to both."""
     readers = levels()
     lines = [f"| variant minus full | {' | '.join(readers)} |", "|---" * (len(readers) + 1) + "|"]
     for variant, jobs in by_variant.items():
@@ -401,14 +411,13 @@ def differences(by_variant: dict[str, list[Job]]) -> list[str]:
             continue
         pairs = [(job.folder, Job(FULL, job.seed).folder) for job in jobs]
         cells = [
-            spread([subtract(read(ours, "PQ"), read(full, "PQ")) for ours, full in pairs], signed=True)
+            spread([subtract(read(ours, measure), read(full, measure)) for ours, full in pairs], signed=True)
             for read in readers.values()
         ]
         lines.append(f"| {variant} | {' | '.join(cells)} |")
     full = [job.folder for job in by_variant.get(FULL, [])]
-    gain = [
-        subtract(readers["guided"](folder, "PQ"), readers["self-trained"](folder, "PQ")) for folder in full
-    ]
+    guided, self_trained = readers["guided"], readers["self-trained"]
+    gain = [subtract(guided(folder, measure), self_trained(folder, measure)) for folder in full]
     lines.append(f"| {WITHOUT_SELF_TRAINING} | | | {spread(gain, signed=True)} |")
     return lines
 
