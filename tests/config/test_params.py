@@ -12,13 +12,6 @@ from gestalt.errors import ConfigError
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def params_file(tmp_path: Path) -> Path:
-    path = tmp_path / "params.yaml"
-    path.write_text(render_params(compose_params()), encoding="utf-8")
-    return path
-
-
 def edit(path: Path, before: str, after: str) -> None:
     text = path.read_text(encoding="utf-8")
     assert before in text

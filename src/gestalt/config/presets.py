@@ -4,34 +4,42 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
+from gestalt.config.groups import PRESETS
 from gestalt.config.loading import check_params, writable_schema
+from gestalt.config.overrides import describe, read_choices
 from gestalt.config.params import Params
 from gestalt.config.schema import check_ranges
 from gestalt.errors import ConfigError
-
-PRESETS = Path(__file__).parents[1] / "conf"
 
 
 def compose_params(overrides: Sequence[str] = ()) -> Params:
     """Compose presets and values: ``["preset=cityscapes", "motion.runs=4"]``.
 
     Raises:
-        ConfigError: A group, an option or a key is unknown, or a value is out of range.
+        ConfigError: A group, an option or a key is unknown, or a value cannot work.
     """
+    return check_params(compose_values(overrides), origin=describe("presets", overrides))
+
+
+def compose_values(overrides: Sequence[str] = ()) -> DictConfig:
+    """What ``compose_params`` checks: all values, some perhaps still references to others.
+
+    Raises:
+        ConfigError: A group, an option or a key is unknown.
+    """
+    read_choices(overrides)
     try:
         with initialize_config_dir(str(PRESETS), version_base="1.3"):
-            values = compose("params", overrides=list(overrides))
+            return compose("params", overrides=list(overrides))
     except HydraException as error:
         wanted = " ".join(overrides) or "the default preset"
-        raise ConfigError(f"cannot compose {wanted}: {error}") from error
-    return check_params(values, origin="presets")
+        raise ConfigError(f"cannot compose {wanted}: {str(error).splitlines()[0]}") from error
 
 
 def default_settings(section: str, variant: str = "embedded", **values: Any) -> Any:

@@ -37,6 +37,12 @@ def section(kind: type, meaning: str) -> Any:
     return dataclasses.field(default_factory=kind, metadata={"meaning": meaning})
 
 
+def sections_of(kind: type) -> dict[str, type]:
+    """The sections directly under a dataclass, by name."""
+    factories: dict[str, Any] = {field.name: field.default_factory for field in dataclasses.fields(kind)}
+    return {name: factory for name, factory in factories.items() if isinstance(factory, type)}
+
+
 def check_ranges(settings: Any, path: str = "") -> None:
     """Raise on the first value outside the range or the choices that its field states.
 

@@ -13,7 +13,8 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
-from gestalt.config.loading import PARAMS_FILE
+from gestalt.config.loading import PARAMS_FILE, read_file
+from gestalt.config.own_values import compose_onto, listed_batches
 from gestalt.config.params import Params
 from gestalt.config.presets import compose_params
 from gestalt.errors import ConfigError
@@ -32,7 +33,9 @@ END = "end of the file"
 
 
 def configure(overrides: Sequence[str], path: Path = PARAMS_FILE, *, write: bool = True) -> str:
-    """Compose presets into ``params.yaml``; comments that people wrote there are kept.
+    """Compose presets and values into ``params.yaml``; own values and comments of people there are kept.
+
+    ``compose_onto`` says which own values: all but what is named, or own batches alone when a preset is named.
 
     Args:
         overrides: Presets and values, such as ``["preset=cityscapes", "motion.runs=4"]``.
@@ -43,9 +46,10 @@ def configure(overrides: Sequence[str], path: Path = PARAMS_FILE, *, write: bool
         The difference to the present file as a unified diff; empty when nothing changes.
 
     Raises:
-        ConfigError: A preset, key or value is not allowed; the file is left as it was.
+        ConfigError: The file cannot be read, or a preset, key or value is not allowed; the file is left as
+            it was.
     """
-    params = compose_params(overrides)
+    params = compose_onto(path, overrides)
     before = path.read_text(encoding="utf-8") if path.exists() else ""
     after = render_params(params, before)
     if write and after != before:
@@ -62,12 +66,12 @@ def add_batch(batch: str, path: Path = PARAMS_FILE) -> None:
     """Append a batch to the list ``batches`` of the file and leave everything else as it stands.
 
     Raises:
-        ConfigError: The batch is already there.
+        ConfigError: The file cannot be read, or the batch is already there.
     """
+    if batch in listed_batches(read_file(path), origin=str(path)):
+        raise ConfigError(f"{path}: batches already holds {batch!r}; a batch is immutable, choose a new name")
     yaml = _yaml()
     content = yaml.load(path.read_text(encoding="utf-8"))
-    if batch in content["batches"]:
-        raise ConfigError(f"{path}: batches already holds {batch!r}; a batch is immutable, choose a new name")
     content["batches"].append(batch)
     aside = path.with_suffix(".tmp")
     aside.write_text(_dump(yaml, content), encoding="utf-8")
