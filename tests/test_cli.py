@@ -10,7 +10,7 @@ import pytest
 from ruamel.yaml import YAML
 
 import gestalt.config
-from gestalt import cli, runtime
+from gestalt import cli, delivery, runtime
 from gestalt.config import writing
 from gestalt.config.presets import default_settings
 from gestalt.data.images import write_png
@@ -300,7 +300,7 @@ def test_adding_and_checking_say_how_much_of_larger_frames_is_kept(
 def test_a_crop_is_told_in_stored_pixels(
     stored: tuple[int, int], values: dict[str, float], kept: str
 ) -> None:
-    told = cli.describe_crop(stored, default_settings("frames", **values))
+    told = delivery.describe_crop(stored, default_settings("frames", **values))
     assert told == (f"frames keep {kept}; set frames.scale/height/width" if kept else "")
 
 
@@ -378,10 +378,10 @@ def test_configure_prints_the_difference_and_can_leave_the_file_alone(
 
 
 def test_option_values_are_read_as_yaml() -> None:
-    assert cli.parse_options(["camera=2", "grey=true", "name=a=b"]) == {
+    assert delivery.parse_options(["camera=2", "grey=true", "name=a=b"]) == {
         "camera": 2,
         "grey": True,
         "name": "a=b",
     }
     with pytest.raises(ConfigError, match="KEY=VALUE"):
-        cli.parse_options(["=3"])
+        delivery.parse_options(["=3"])

@@ -5,9 +5,8 @@ Every import of a room happens inside its command, so that ``gestalt --help`` an
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,9 +17,7 @@ from gestalt.errors import ConfigError, DataError, GestaltError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from gestalt.config.frames import FrameSettings
     from gestalt.config.network import PredictSettings
-    from gestalt.data.records import BrokenFrame, StereoPair
     from gestalt.doctor import Finding
 
 EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
@@ -146,8 +143,16 @@ def add_data(
     from gestalt.config import load_params
     from gestalt.config.writing import add_batch
     from gestalt.data.source import locate
+    from gestalt.delivery import (
+        check_batch_name,
+        describe_crop,
+        find_video,
+        first_size,
+        parse_options,
+        write_source,
+    )
 
-    _check_batch_name(batch)
+    check_batch_name(batch)
     folder, params = Path("data/raw") / batch, load_params()
     if batch in params.batches or folder.exists():
         raise ConfigError(
@@ -155,7 +160,7 @@ def add_data(
             "a batch is immutable, choose a new name"
         )
     place, options = locate(Path.cwd(), root, origin=Path("--root")), parse_options(option or [])
-    size = _first_size(_find_pairs(adapter, place, options), place)
+    size = first_size(find_video(adapter, place, options), place)
     write_source(folder, adapter, root, options)
     add_batch(batch)
     print(f"{folder / 'source.yaml'} written, {batch} added to `batches` in params.yaml.")
@@ -181,9 +186,10 @@ def check_data(
     import tempfile
 
     from gestalt.data.manifest import build_manifest
+    from gestalt.delivery import describe_crop, find_video, must_be_folder, parse_options, write_source
     from gestalt.runtime import start
 
-    _must_be_folder(path)
+    must_be_folder(path)
     if not adapter and not (path / "source.yaml").exists():
         raise ConfigError(f"{path} holds no source.yaml; say how the video is laid out with --adapter")
     start()
@@ -193,7 +199,7 @@ def check_data(
     else:
         options = parse_options(option or [])
         # What is wrong with the options or the layout is said here, in terms of what was typed.
-        _find_pairs(adapter, path, options)
+        find_video(adapter, path, options)
         with tempfile.TemporaryDirectory() as folder:
             write_source(Path(folder), adapter, str(path.absolute()), options)
             table = build_manifest(Path(folder), batch, settings)
@@ -257,71 +263,6 @@ def doctor() -> None:
         raise typer.Exit(EXIT_ERROR)
 
 
-def write_source(folder: Path, adapter: str, root: str, options: dict[str, Any]) -> None:
-    """Write ``source.yaml``; a root inside the working directory is stored relative to the file.
-
-    Args:
-        folder: Where to write it.
-        adapter: Name of the adapter.
-        root: Folder of the video; ``${NAME}`` stays as it is, for every machine to expand.
-        options: What the adapter is told besides.
-    """
-    import io
-
-    from ruamel.yaml import YAML
-
-    from gestalt.data.atomic_files import write_bytes
-
-    place = Path(os.path.abspath(root))
-    if "${" not in root and place.is_relative_to(Path.cwd()):
-        root = os.path.relpath(place, folder.absolute())
-    elif "${" not in root:
-        root = str(place)
-    stream = io.StringIO()
-    YAML().dump({"adapter": adapter, "root": root, "options": options}, stream)
-    write_bytes(folder / "source.yaml", stream.getvalue().encode())
-
-
-def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
-    """``["camera=2", "grey=true"]`` -> ``{"camera": 2, "grey": True}``, values read as YAML.
-
-    Raises:
-        ConfigError: A pair has no ``=``.
-    """
-    from ruamel.yaml import YAML
-
-    options = {}
-    for pair in pairs:
-        key, separator, value = pair.partition("=")
-        if not separator or not key:
-            raise ConfigError(f"--option must be KEY=VALUE. Got: {pair!r}")
-        options[key] = YAML(typ="safe").load(value)
-    return options
-
-
-def describe_crop(stored: tuple[int, int], settings: FrameSettings) -> str:
-    """Say how much of the stored frames the section ``frames`` keeps.
-
-    Args:
-        stored: (H, W) of the files.
-        settings: Section ``frames``.
-
-    Returns:
-        One line, in stored pixels; empty when nothing is cut off.
-    """
-    from gestalt.data.frames import frame_geometry
-
-    geometry = frame_geometry(*stored, settings)
-    shares = [min(own / scaled, 1.0) for own, scaled in zip(geometry.size, geometry.scaled, strict=True)]
-    if shares == [1.0, 1.0]:
-        return ""
-    rows, columns = (round(share * whole) for share, whole in zip(shares, stored, strict=True))
-    return (
-        f"frames keep {rows} x {columns} of {stored[0]} x {stored[1]} pixels, "
-        f"{100 * shares[0] * shares[1]:.0f} %; set frames.scale/height/width"
-    )
-
-
 def _own(section: str) -> Any:
     """A section of the ``params.yaml`` here, or of the embedded preset where there is none."""
     from gestalt.config import load_section
@@ -350,65 +291,9 @@ def _predict_settings(network: Path, height: int | None) -> PredictSettings:
     )
 
 
-def _find_pairs(adapter: str, root: Path, options: Mapping[str, Any]) -> list[StereoPair | BrokenFrame]:
-    """What an adapter finds under ``root``, which is at least one frame."""
-    from gestalt.data.adapters import video_adapter
-
-    find_pairs = video_adapter(adapter)
-    _must_be_folder(root)
-    try:
-        found = list(find_pairs(root, options))
-    except ConfigError as error:
-        # Adapters blame the file that options usually stand in; it is not written yet.
-        raise ConfigError(str(error).replace("source.yaml: ", "--option: ", 1)) from error
-    if not found:
-        raise DataError(
-            f"no stereo video in the layout of {adapter} under {root}; "
-            "docs/data.md shows the tree and the options of each adapter"
-        )
-    return found
-
-
-def _first_size(found: Iterable[StereoPair | BrokenFrame], root: Path) -> tuple[int, int]:
-    """(H, W) of the first pair whose images can all be read."""
-    from gestalt.data.images import inspect_image
-    from gestalt.data.manifest import describe_faults
-    from gestalt.data.records import BrokenFrame
-
-    reasons = []
-    for pair in found:
-        if isinstance(pair, BrokenFrame):
-            reasons.append(pair.reason)
-            continue
-        # Right images first: those are the ones that whole deliveries lack.
-        images = (pair.right, pair.right_next, pair.left_next, pair.left)
-        try:
-            return [inspect_image(path, check_content=False) for path in images if path is not None][-1]
-        except DataError as error:
-            reasons.append(str(error))
-    raise DataError(f"no stereo pair under {root} can be used:\n{describe_faults(reasons)}")
-
-
-def _check_batch_name(name: str) -> None:
-    from gestalt.data.records import FRAME_ID
-
-    # Batches name files and folders, as frames do.
-    if not FRAME_ID.fullmatch(name):
-        raise ConfigError(
-            "a batch name must start with a letter or digit and hold only letters, digits, '_', '-' and '.'. "
-            f"Got: {name!r}"
-        )
-
-
 def _must_exist(path: Path) -> None:
     if not path.exists():
         raise DataError(f"{path} does not exist (seen from {Path.cwd()})")
-
-
-def _must_be_folder(path: Path) -> None:
-    _must_exist(path)
-    if not path.is_dir():
-        raise DataError(f"{path} is a file; expected a folder of stereo video")
 
 
 def _must_not_be_file(out: Path) -> None:
