@@ -335,12 +335,14 @@ def test_frames_table_has_a_column_per_count(tmp_path):
 
 
 KILLED = """
-import multiprocessing, os, sys
+import multiprocessing, os, signal, sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from gestalt.data import sharded_run
 from tests.data.work import draw_until_8, items
 
+# A shell that starts the tests in the background makes them ignore Ctrl-C; a terminal does not.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sharded_run.code_version = lambda: "fixed"
 root = Path(sys.argv[1])
 try:
