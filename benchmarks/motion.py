@@ -19,7 +19,7 @@ import numpy as np
 
 from gestalt.config.presets import default_settings
 from gestalt.errors import DataError, GestaltError
-from gestalt.motion.measurement import Measurement
+from gestalt.matching.measurement import Measurement
 from gestalt.motion.proposals import camera_of
 from gestalt.motion.rigid_objects import RigidObjects, find_rigid_objects
 from gestalt.runtime import choose_device, limit_threads

@@ -10,7 +10,7 @@ from rich.table import Table
 from gestalt.audit.report import ReportSubject, write_report
 from gestalt.audit.report_pictures import Workspace
 from gestalt.audit.report_tables import QUALITY_HEADER
-from gestalt.motion.optical_flow import DenseInverseSearch
+from gestalt.matching.dense_inverse_search import DenseInverseSearch
 from gestalt.runtime import choose_device
 from gestalt.tracking.closing import Closing, close_pipeline
 from gestalt.tracking.lineage import NOT_IN_KEY, flatten
@@ -33,7 +33,7 @@ def report(stage: Stage) -> Outcome:
     command = ui_command(params.report.mlflow_port)
     parameters = {key: value for key, value in flatten(params).items() if not key.startswith(NOT_IN_KEY)}
     subject = ReportSubject(params.preset, params.batches, params.benchmarks, parameters, command)
-    measure_flow = DenseInverseSearch(params.motion.optical_flow)
+    measure_flow = DenseInverseSearch(params.motion.dense_inverse_search)
     path = write_report(subject, params.report, params.frames, Workspace(), measure_flow)
     closing = close_pipeline(params, device=str(choose_device(params.runtime.device)))
     show_numbers(closing)

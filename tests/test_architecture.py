@@ -18,7 +18,8 @@ PACKAGE = ROOT / "src" / "gestalt"
 MAY_IMPORT: dict[str, set[str]] = {
     "data": set(),
     "scenes": {"data"},
-    "motion": {"data"},
+    "matching": {"data"},
+    "motion": {"data", "matching"},
     "features": {"data"},
     "semantics": {"data", "features"},
     "pseudo_labels": {"data"},

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from gestalt.matching.measurement import Measurement
 from gestalt.motion.geometry import Camera
-from gestalt.motion.measurement import Measurement
 
 Array = npt.NDArray[np.float64]
 CAMERA_HEIGHT_M = 1.6

@@ -8,7 +8,7 @@ import pytest
 from gestalt.config.motion import MotionSettings
 from gestalt.config.presets import default_settings
 from gestalt.errors import DataError, ShapeError
-from gestalt.motion.measurement import Measurement
+from gestalt.matching.measurement import Measurement
 from gestalt.motion.rigid_objects import (
     NO_OBJECT,
     TOO_FEW_RELIABLE,

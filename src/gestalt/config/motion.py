@@ -4,32 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gestalt.config.matching import DenseInverseSearchSettings, RaftSettings, SemiGlobalMatchingSettings
 from gestalt.config.schema import section, setting
-
-
-@dataclass(frozen=True)
-class OpticalFlowSettings:
-    """Dense inverse search (Kroeger et al. 2016)."""
-
-    finest_scale: int = setting("finest pyramid level that is searched; 0 is full resolution", low=0, high=5)
-    patch_size: int = setting("side of a patch, px", low=4, high=32)
-    patch_stride: int = setting("distance between patches, px", low=1, high=16)
-    gradient_iterations: int = setting("search steps per patch", low=1)
-    refinement_iterations: int = setting("steps of the variational refinement per level", low=0)
-
-
-@dataclass(frozen=True)
-class DisparitySettings:
-    """Semi-global matching (Hirschmueller 2008)."""
-
-    n_disparities: int = setting("search range, px; rounded up to a multiple of 16", low=16)
-    block_size: int = setting("side of the matched block, px, odd", low=1, high=11)
-    uniqueness_percent: int = setting(
-        "how much better than the second best a match must be, percent", low=0, high=100
-    )
-    speckle_area_px: int = setting("smaller islands of disparity are dropped, px; 0 keeps them", low=0)
-    speckle_range_px: int = setting("disparity step that separates islands, px", low=0)
-    both_views: bool = setting("match the right image too, for the left-right check and the noise estimate")
 
 
 @dataclass(frozen=True)
@@ -201,8 +177,21 @@ class MotionSettings:
     """Moving objects from stereo pairs."""
 
     runs: int = setting("randomised runs of the ensemble (CUPS: 8)", low=1)
-    optical_flow: OpticalFlowSettings = section(OpticalFlowSettings, "optical flow without weights")
-    disparity: DisparitySettings = section(DisparitySettings, "disparity without weights")
+    source: str = setting(
+        "stereo (scene flow, CUPS), monocular (optical flow of one camera) or none (no proposals of motion)",
+        choices=("stereo", "monocular", "none"),
+    )
+    matcher: str = setting(
+        "classic (dense inverse search and semi-global matching, no weights) or raft (SMURF)",
+        choices=("classic", "raft"),
+    )
+    dense_inverse_search: DenseInverseSearchSettings = section(
+        DenseInverseSearchSettings, "optical flow of the classic matcher"
+    )
+    semi_global_matching: SemiGlobalMatchingSettings = section(
+        SemiGlobalMatchingSettings, "disparity of the classic matcher"
+    )
+    raft: RaftSettings = section(RaftSettings, "optical flow and disparity of the learnt matcher")
     noise: NoiseSettings = section(NoiseSettings, "noise of the measurements")
     reliability: ReliabilitySettings = section(ReliabilitySettings, "which pixels may vote")
     clustering: ClusteringSettings = section(ClusteringSettings, "one run of rigid-motion clustering")

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from gestalt.config.motion import BoundarySettings
-from gestalt.motion.geometry import Camera, back_project, project, sample
+from gestalt.matching.warping import sample
+from gestalt.motion.geometry import Camera, back_project, project
 from gestalt.motion.labelling import UNEXPLAINED_SHARE
 from gestalt.motion.rigid_motion import (
     Precision,

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gestalt.motion.geometry import Camera, back_project, pixel_grid
+from gestalt.matching.warping import pixel_grid
+from gestalt.motion.geometry import Camera, back_project
 from gestalt.motion.rigid_motion import Precision
 
 

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from gestalt.config.motion import ReliabilitySettings
-from gestalt.motion.geometry import Camera, warp
+from gestalt.matching.warping import warp
+from gestalt.motion.geometry import Camera
 from gestalt.motion.noise import Noise
 
 # Smallest disparity of the logarithm, px.

@@ -1,4 +1,4 @@
-"""Pixels and points: the camera, projection both ways, and the one warp.
+"""Pixels and points: the camera, and projection both ways.
 
 Coordinates: pixel centres are whole numbers, x to the right, y down, z forward, metres. A *measurement* of a
 point is ``(x, y, disparity)`` in pixels.
@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
-from gestalt.errors import ShapeError
 
 # Points nearer than this to the camera plane, or behind it, are projected as if they were here.
 MIN_DEPTH_M = 0.1
@@ -39,20 +37,6 @@ class Camera:
     def disparity_scale(self) -> float:
         """Depth times disparity, metres times pixels."""
         return self.focal_x * self.stereo_baseline
-
-
-def pixel_grid(height: int, width: int, device: torch.device | None = None) -> Tensor:
-    """Coordinates of every pixel.
-
-    Returns:
-        (2, H, W) float32, x then y.
-    """
-    y, x = torch.meshgrid(
-        torch.arange(height, dtype=torch.float32, device=device),
-        torch.arange(width, dtype=torch.float32, device=device),
-        indexing="ij",
-    )
-    return torch.stack([x, y])
 
 
 def back_project(pixels: Tensor, disparity: Tensor, camera: Camera) -> Tensor:
@@ -91,61 +75,3 @@ def project(points: Tensor, camera: Camera) -> Tensor:
         ],
         -1,
     )
-
-
-def warp(image: Tensor, optical_flow: Tensor, *, nearest: bool = False) -> tuple[Tensor, Tensor]:
-    """Sample ``image`` where ``optical_flow`` points: ``out(p) = image(p + optical_flow(p))``.
-
-    The only warp of this room. Coordinates stay in pixels, so a zero optical flow returns the input exactly
-    (the official CUPS code normalises for one corner convention and samples with the other, which shifts an
-    identity warp by up to half a pixel).
-
-    Args:
-        image: (C, H, W) float, of the second frame.
-        optical_flow: (2, H, W) float, pixels, x then y; may point outside or be NaN.
-        nearest: Take the nearest pixel instead of bilinear interpolation.
-
-    Returns:
-        The samples, (C, H, W), 0 outside; and whether the target lies inside the image, (H, W) bool.
-
-    Raises:
-        ShapeError: Sizes differ.
-    """
-    if image.shape[-2:] != optical_flow.shape[-2:] or image.ndim != 3 or optical_flow.ndim != 3:
-        raise ShapeError(
-            f"warp needs (C, H, W) and (2, H, W). Got: {tuple(image.shape)} and {tuple(optical_flow.shape)}"
-        )
-    return sample(
-        image, pixel_grid(image.shape[1], image.shape[2], image.device) + optical_flow, nearest=nearest
-    )
-
-
-def sample(image: Tensor, positions: Tensor, *, nearest: bool = False) -> tuple[Tensor, Tensor]:
-    """Values of ``image`` at positions between its pixels.
-
-    Args:
-        image: (C, H, W) float.
-        positions: (2, h, w) float, x and y, pixels of ``image``; may lie outside or be NaN.
-        nearest: Take the nearest pixel instead of bilinear interpolation.
-
-    Returns:
-        (C, h, w) samples, 0 outside; (h, w) bool, whether a position lies inside.
-    """
-    _, height, width = image.shape
-    x, y = positions.unbind(0)
-    inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)  # False for NaN
-    x, y = torch.where(inside, x, 0.0), torch.where(inside, y, 0.0)
-    flat = image.reshape(image.shape[0], -1)
-
-    def pick(column: Tensor, row: Tensor) -> Tensor:
-        return flat[:, (row * width + column).reshape(-1)].reshape(-1, *positions.shape[1:])
-
-    if nearest:
-        samples = pick((x + 0.5).long().clamp(max=width - 1), (y + 0.5).long().clamp(max=height - 1))
-        return samples * inside, inside
-    left, top = x.long(), y.long()
-    right, bottom = (left + 1).clamp(max=width - 1), (top + 1).clamp(max=height - 1)
-    share_x, share_y = x - left, y - top
-    upper = pick(left, top) * (1 - share_x) + pick(right, top) * share_x
-    lower = pick(left, bottom) * (1 - share_x) + pick(right, bottom) * share_x
-    return (upper * (1 - share_y) + lower * share_y) * inside, inside

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gestalt.config.motion import NoiseSettings
-from gestalt.motion.geometry import warp
+from gestalt.matching.warping import warp
 
 # A residual adds the noise of two measurements.
 TWO_MEASUREMENTS = math.sqrt(2)

@@ -13,10 +13,9 @@ from gestalt.data.frames import StereoImages, load_measurements, load_stereo
 from gestalt.data.kitti_maps import pack_disparity
 from gestalt.data.records import StereoFrame
 from gestalt.data.sharded_run import FrameResult
-from gestalt.motion.disparity import SemiGlobalMatching
+from gestalt.matching.matcher import open_matcher
+from gestalt.matching.measurement import Measurement, take_stored
 from gestalt.motion.geometry import Camera
-from gestalt.motion.measurement import Measurement, measure_stereo, take_stored
-from gestalt.motion.optical_flow import DenseInverseSearch
 from gestalt.motion.rigid_objects import RigidObjects, find_rigid_objects
 from gestalt.runtime import choose_device
 
@@ -91,12 +90,7 @@ class FrameProposer:
         stored = load_measurements(frame, self.frames)
         if stored is not None:
             return take_stored(stored)
-        return measure_stereo(
-            images,
-            DenseInverseSearch(self.motion.optical_flow),
-            SemiGlobalMatching(self.motion.disparity),
-            both_views=self.motion.disparity.both_views,
-        )
+        return open_matcher(self.motion, self.device).measure(images)
 
 
 def camera_of(intrinsics: npt.NDArray[np.float64], stereo_baseline: float) -> Camera:

@@ -13,6 +13,8 @@ from torch.nn import functional
 
 from gestalt.config.motion import MotionSettings
 from gestalt.errors import ConfigError, ShapeError
+from gestalt.matching.measurement import Measurement
+from gestalt.matching.warping import pixel_grid
 from gestalt.motion.background import cell_weights, find_background
 from gestalt.motion.boundary import Photometry, PixelEvidence, draw_object
 from gestalt.motion.cells import Cells, sample_cells
@@ -20,10 +22,9 @@ from gestalt.motion.clustering import Clustering, Models, is_static, merge_model
 from gestalt.motion.consistency import assess
 from gestalt.motion.draws import Draws
 from gestalt.motion.ensemble import Candidates, combine_runs
-from gestalt.motion.geometry import Camera, pixel_grid, project
+from gestalt.motion.geometry import Camera, project
 from gestalt.motion.ground import PROPOSALS, Ground, find_ground
 from gestalt.motion.labelling import label_runs
-from gestalt.motion.measurement import Measurement
 from gestalt.motion.noise import Noise, estimate_noise
 from gestalt.motion.object_filters import ObjectMask, Proposal, compose_objects
 from gestalt.motion.rigid_motion import move

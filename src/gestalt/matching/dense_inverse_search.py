@@ -1,14 +1,12 @@
-"""Optical flow behind one interface: OpenCV's dense inverse search, which needs no weights."""
+"""Optical flow by OpenCV's dense inverse search, which needs no weights."""
 
 from __future__ import annotations
-
-from typing import Protocol
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from gestalt.config.motion import OpticalFlowSettings
+from gestalt.config.matching import DenseInverseSearchSettings
 
 UInt8Array = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]
@@ -16,14 +14,6 @@ FloatArray = npt.NDArray[np.float32]
 # The coarsest level of the search pyramid follows from patch and image size; an image needs this many
 # patches a side.
 MIN_PATCHES = 2
-
-
-class OpticalFlow(Protocol):
-    """Whoever measures where pixels go."""
-
-    def __call__(self, first: UInt8Array, second: UInt8Array) -> FloatArray:
-        """Displacements from ``first`` to ``second``, both (H, W, 3) uint8 RGB: (2, H, W) float32 px, x then y."""
-        ...
 
 
 class DenseInverseSearch:
@@ -35,7 +25,7 @@ class DenseInverseSearch:
         settings: Patches, iterations, finest level.
     """
 
-    def __init__(self, settings: OpticalFlowSettings) -> None:
+    def __init__(self, settings: DenseInverseSearchSettings) -> None:
         self._search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
         self._search.setFinestScale(settings.finest_scale)
         self._search.setPatchSize(settings.patch_size)
@@ -46,7 +36,7 @@ class DenseInverseSearch:
         self._min_side = settings.patch_size * MIN_PATCHES * 2**settings.finest_scale
 
     def __call__(self, first: UInt8Array, second: UInt8Array) -> FloatArray:
-        """See ``OpticalFlow``.
+        """Displacements from ``first`` to ``second``, both (H, W, 3) uint8 RGB: (2, H, W) float32 px, x then y.
 
         Images smaller than the search needs are padded by repeating their border.
         """

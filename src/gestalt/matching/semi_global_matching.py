@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from gestalt.config.motion import DisparitySettings
+from gestalt.config.matching import SemiGlobalMatchingSettings
 from gestalt.errors import ShapeError
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -26,7 +26,7 @@ class SemiGlobalMatching:
         settings: Search range, block, checks.
     """
 
-    def __init__(self, settings: DisparitySettings) -> None:
+    def __init__(self, settings: SemiGlobalMatchingSettings) -> None:
         self._range = -(-settings.n_disparities // SUBPIXEL) * SUBPIXEL
         weight = 3 * settings.block_size**2
         self._matcher = cv2.StereoSGBM.create(

@@ -7,13 +7,10 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
-from gestalt.data.frames import StereoImages, StoredMeasurements
+from gestalt.data.frames import StoredMeasurements
 from gestalt.errors import DataError, ShapeError
-from gestalt.motion.disparity import SemiGlobalMatching
-from gestalt.motion.optical_flow import OpticalFlow
 
 FloatArray = npt.NDArray[np.float32]
-UInt8Array = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,33 +58,6 @@ class Measurement:
                     f"{field.name} must be finite. Got: {int(bad.sum())} of {array.size} values that are not, "
                     f"the first at {tuple(int(i[0]) for i in bad.nonzero())}; unknown disparity is written as 0"
                 )
-
-
-def measure_stereo(
-    images: StereoImages, optical_flow: OpticalFlow, disparity: SemiGlobalMatching, *, both_views: bool
-) -> Measurement:
-    """Match the four images of a frame.
-
-    Args:
-        images: A stereo pair at t and t+1.
-        optical_flow: Who matches times.
-        disparity: Who matches views.
-        both_views: Also match the right views.
-
-    Raises:
-        DataError: A right image is missing.
-    """
-    if images.right is None or images.right_next is None:
-        raise DataError("a frame without stored measurements needs both right images. Got: one is missing")
-    before, after = (images.left, images.right), (images.left_next, images.right_next)
-    return Measurement(
-        optical_flow_forward=optical_flow(images.left, images.left_next),
-        optical_flow_backward=optical_flow(images.left_next, images.left),
-        disparity=disparity.left(*before),
-        disparity_next=disparity.left(*after),
-        disparity_right=disparity.right(*before) if both_views else None,
-        disparity_right_next=disparity.right(*after) if both_views else None,
-    )
 
 
 def take_stored(stored: StoredMeasurements) -> Measurement:
