@@ -16,6 +16,7 @@ class Candidates:
     """Masks after the ensemble, best first.
 
     Attributes:
+        run: (K,) int64, the run that found each; masks of one run are disjoint.
         masks: (K, h, w) bool.
         votes: (K, h, w) float in [0, 1], share of the runs' matching masks that cover a cell.
         consistency: (K,) float, in runs.
@@ -24,6 +25,7 @@ class Candidates:
         kept: (K,) bool: whether the mask passed both tests; the others are for pictures.
     """
 
+    run: Tensor
     masks: Tensor
     votes: Tensor
     consistency: Tensor
@@ -106,6 +108,7 @@ def combine_runs(found: RunMasks, runs: int, settings: EnsembleSettings) -> Cand
     same = (mask_iou(masks) >= settings.detection_iou).float()
     votes = (same @ masks.flatten(1).float()) / same.sum(1, keepdim=True).clamp(min=1)
     return Candidates(
+        found.run[order],
         masks,
         votes.view_as(masks),
         consistency[order],
