@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-import threading
-from collections import OrderedDict
-from collections.abc import Callable
 from functools import lru_cache
-from typing import Generic, Protocol, TypeVar
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from gestalt.config.motion import MotionSettings
 from gestalt.data.frames import StereoImages
-from gestalt.errors import DataError
+from gestalt.errors import ConfigError
 from gestalt.matching.dense_inverse_search import DenseInverseSearch
-from gestalt.matching.measurement import Measurement
+from gestalt.matching.measurement import Measurement, both_right_images
+from gestalt.matching.recent import Recent
 from gestalt.matching.semi_global_matching import SemiGlobalMatching
+from gestalt.runtime import choose_device
 
 UInt8Array = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]
-Value = TypeVar("Value")
-
-# Pairs of one camera whose results are kept: what is t+1 now is t of the next frame.
-REMEMBERED = 4
 
 
 class Matcher(Protocol):
@@ -41,37 +36,6 @@ class Matcher(Protocol):
     def optical_flow(self, first: UInt8Array, second: UInt8Array) -> tuple[FloatArray, FloatArray]:
         """Displacements first -> second and second -> first of (H, W, 3) uint8 RGB: (2, H, W) float32 px each."""
         ...
-
-
-class Recent(Generic[Value]):
-    """The latest results of a function of images, found again by content; safe between threads.
-
-    Consecutive frames share a stereo pair, so half of the stereo work is a repetition. What is found again is
-    what would be computed again, so results do not depend on what was kept.
-    """
-
-    def __init__(self, compute: Callable[..., Value], size: int = REMEMBERED) -> None:
-        self._compute, self._size = compute, size
-        self._values: OrderedDict[bytes, Value] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def __call__(self, *images: UInt8Array) -> Value:
-        """The function's value for these images."""
-        digest = hashlib.blake2b(digest_size=16)
-        for image in images:
-            digest.update(str(image.shape).encode())
-            digest.update(np.ascontiguousarray(image).data)
-        key = digest.digest()
-        with self._lock:
-            if key in self._values:
-                self._values.move_to_end(key)
-                return self._values[key]
-        value = self._compute(*images)
-        with self._lock:
-            self._values[key] = value
-            while len(self._values) > self._size:
-                self._values.popitem(last=False)
-        return value
 
 
 class ClassicMatcher:
@@ -112,17 +76,6 @@ class ClassicMatcher:
         )
 
 
-def both_right_images(images: StereoImages) -> tuple[UInt8Array, UInt8Array]:
-    """The right images at t and t+1.
-
-    Raises:
-        DataError: One is missing.
-    """
-    if images.right is None or images.right_next is None:
-        raise DataError("a frame without stored measurements needs both right images. Got: one is missing")
-    return images.right, images.right_next
-
-
 @lru_cache(maxsize=1)
 def open_matcher(settings: MotionSettings, device: str) -> Matcher:
     """The matcher of ``motion.matcher``, made once per process: a network's weights are read once.
@@ -130,5 +83,55 @@ def open_matcher(settings: MotionSettings, device: str) -> Matcher:
     Args:
         settings: Section ``motion``.
         device: ``runtime.device``.
+
+    Raises:
+        ConfigError: ``motion.raft.weights`` names no folder of weights.
+        DataError: The weights are broken.
     """
-    return ClassicMatcher(settings)
+    if settings.matcher == "classic":
+        return ClassicMatcher(settings)
+    from gestalt.matching.raft_matcher import RaftMatcher
+    from gestalt.matching.raft_weights import load_network
+
+    network = load_network(weights_folder(settings))
+    return RaftMatcher(network, settings.raft, choose_device(device))
+
+
+def check_matcher(settings: MotionSettings) -> str:
+    """Raise, before the first frame, what ``open_matcher`` would raise at every frame.
+
+    Returns:
+        What results depend on beside the settings: the content hash of a network's weights, or nothing.
+
+    Raises:
+        ConfigError: ``motion.raft.weights`` names no folder of weights.
+        DataError: The weights are broken.
+    """
+    if settings.matcher == "classic":
+        return ""
+    from gestalt.matching.raft_weights import load_network, read_card
+
+    folder = weights_folder(settings)
+    load_network(folder)
+    return str(read_card(folder)["weights_sha256"])
+
+
+def weights_folder(settings: MotionSettings) -> Path:
+    """``motion.raft.weights``, when it holds weights.
+
+    Raises:
+        ConfigError: It does not; with the two ways to get some.
+    """
+    from gestalt.matching.raft_weights import CARD, WEIGHTS
+
+    folder = Path(settings.raft.weights)
+    missing = [name for name in (WEIGHTS, CARD) if not (folder / name).is_file()]
+    if missing:
+        found = f"which has no {' and no '.join(missing)}" if folder.is_dir() else "which does not exist"
+        raise ConfigError(
+            f"motion.matcher is raft, so motion.raft.weights must name a folder with {WEIGHTS} and {CARD}. "
+            f"Got: {folder} (seen from {Path.cwd()}), {found}. Bring SMURF's weights with `gestalt weights smurf "
+            "FILE --out models/optical_flow/smurf`, or train some without labels with the stage optical_flow, "
+            "which writes models/optical_flow/<batch>; then name that folder. motion.matcher=classic needs none"
+        )
+    return folder

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from gestalt.data.frames import StoredMeasurements
 from gestalt.errors import DataError, ShapeError
 
+if TYPE_CHECKING:  # a machine that only trains has no OpenCV
+    from gestalt.data.frames import StereoImages, StoredMeasurements
+
+UInt8Array = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]
 
 
@@ -70,3 +74,14 @@ def take_stored(stored: StoredMeasurements) -> Measurement:
         disparity_next=None,
         disparity_next_warped=stored.disparity_next_warped,
     )
+
+
+def both_right_images(images: StereoImages) -> tuple[UInt8Array, UInt8Array]:
+    """The right images at t and t+1.
+
+    Raises:
+        DataError: One is missing.
+    """
+    if images.right is None or images.right_next is None:
+        raise DataError("a frame without stored measurements needs both right images. Got: one is missing")
+    return images.right, images.right_next
