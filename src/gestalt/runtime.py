@@ -18,7 +18,6 @@ from importlib import metadata
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-from tqdm import tqdm
 
 from gestalt.errors import ConfigError, MissingDependencyError
 
@@ -149,7 +148,14 @@ def open_executor(kind: str = "local", workers: int = 0) -> Executor:
 
 
 def progress(items: Iterable[T], *, label: str, total: int | None = None, unit: str = "frame") -> Iterable[T]:
-    """``items`` with a bar on standard error that shows the time left; seldom drawn where no person looks."""
+    """``items`` with a bar on standard error that shows the time left; seldom drawn where no person looks.
+
+    A machine that only trains may lack the library of the bar: no bar then, and nothing else changes.
+    """
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return items
     interval = 0.5 if sys.stderr.isatty() else 20.0
     bar: Iterable[T] = tqdm(
         items, desc=label, total=total, unit=unit, mininterval=interval, file=sys.stderr, dynamic_ncols=True

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn import functional
 
 from gestalt.errors import ShapeError
-from gestalt.matching.warping import warp
+from gestalt.matching.warping import sample, warp
 
 
 def test_a_zero_optical_flow_returns_the_input_exactly() -> None:
@@ -39,6 +40,22 @@ def test_half_a_pixel_is_the_mean_of_neighbours() -> None:
     warped, inside = warp(image, optical_flow)
     assert torch.allclose(warped[0, :, :4], image[0, :, :4] + 0.5)
     assert not bool(inside[:, 4].any())
+
+
+def test_values_between_pixels_are_those_of_an_independent_bilinear_sampler() -> None:
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(3, 9, 13, generator=generator)
+    positions = torch.rand(2, 7, 11, generator=generator) * torch.tensor([12.0, 8.0])[:, None, None]
+    # The last row and column have no neighbour beyond.
+    positions[:, 0, 0], positions[:, 0, 1] = torch.tensor([12.0, 8.0]), torch.tensor([12.0, 3.5])
+    found, inside = sample(image, positions)
+    grid = positions.permute(1, 2, 0) / torch.tensor([12.0, 8.0]) * 2 - 1
+    expected = functional.grid_sample(image[None], grid[None], align_corners=True)[0]
+    assert bool(inside.all())
+    assert torch.allclose(found, expected, atol=1e-5)
+    nearest, _ = sample(image, positions, nearest=True)
+    column, row = (positions + 0.5).long()
+    assert torch.equal(nearest, image[:, row, column])
 
 
 def test_unknown_optical_flow_leads_outside() -> None:

@@ -18,6 +18,7 @@ def params(**values: Any) -> Params:
         "fit_batches": ["monday"],
         "rendered_batches": [],
         "truth_batches": [],
+        "optical_flow_batches": [],
         "normalized_cut_batches": [],
         "benchmarks": ["cityscapes", "kitti"],
         "rendered_benchmarks": [],

@@ -40,7 +40,8 @@ class RaftSettings:
     flow_iterations: int = setting("updates of optical flow (CUPS: 16)", low=1, high=64)
     stereo_iterations: int = setting("updates of disparity (CUPS: 16)", low=1, high=64)
     precision: str = setting(
-        "auto (bf16 on a GPU, fp32 elsewhere), fp32 or bf16", choices=("auto", "fp32", "bf16")
+        "auto (bf16 on a GPU that computes it, fp32 elsewhere), fp32 or bf16",
+        choices=("auto", "fp32", "bf16"),
     )
     max_vertical_px: float = setting(
         "vertical displacement between the views of a pair above which a disparity is dropped, px; 0 keeps all",

@@ -15,7 +15,7 @@ class NoiseSettings:
     estimator: str = setting(
         "truncated (CUPS: variance below the limit) or median (robust)", choices=("truncated", "median")
     )
-    min_std_px: float = setting("lower bound, px (CUPS: 2)", low=0.05)
+    min_std_px: float = setting("lower bound, px (CUPS: 2)", low=0.005)
     max_std_px: float = setting(
         "upper bound, px (CUPS: 10); residuals beyond sqrt(2) times it are ignored", low=0.1
     )
@@ -154,6 +154,12 @@ class BoundarySettings:
     photometric_share: float = setting(
         "weight of a pixel that has a colour and a depth but no consistent optical flow", low=0, high=1
     )
+    completion_radius: float = setting(
+        "masks at the sides, where nothing can be measured, grow to the edges of the image smoothed by this, "
+        "share of the rows; 0 leaves them cut off",
+        low=0,
+        high=0.1,
+    )
 
 
 @dataclass(frozen=True)
@@ -169,6 +175,59 @@ class FilterSettings:
     min_evidence: float = setting("least mean gain in squared deviation over the ego-motion", low=0)
     min_photometric_gain: float = setting(
         "least share of the ego-motion's photometric error that the object's motion removes", low=-1, high=1
+    )
+
+
+@dataclass(frozen=True)
+class MonocularSettings:
+    """Moving objects from the optical flow of one camera (``motion.source: monocular``)."""
+
+    grid_rows: int = setting("rows of the grid of cells that optical flow is sampled at", low=8)
+    cell_share: float = setting("share of cells a run draws; 1 takes all", low=0.05, high=1)
+    inlier_tail: float = setting(
+        "cells whose deviation noise exceeds with a smaller probability are outliers", low=1e-6, high=0.5
+    )
+    min_background_share: float = setting(
+        "share of reliable cells the camera's motion must explain; fewer: ego-motion not found",
+        low=0,
+        high=1,
+    )
+    ground_share: float = setting(
+        "least share of the reliable cells below the horizon on the ground; 0 looks for none", low=0, high=1
+    )
+    ground_slack: float = setting(
+        "share of its nearness by which something may lie under the ground", low=0, high=1
+    )
+    overhang_share: float = setting(
+        "share by which what stands may be nearer than what is seen below it: bumpers, knees", low=0
+    )
+    rounds: int = setting("rounds of proposing and selecting", low=1)
+    proposals: int = setting("proposed motions per round", low=1)
+    proposal_cells: int = setting("most cells behind a proposed motion", low=3)
+    link_share: float = setting("cells of a proposal lie this near its seed, share of the rows", low=0)
+    reach_share: float = setting(
+        "a motion explains cells this near the middle of its proposal, share of the rows", low=0
+    )
+    prior_stretch: float = setting(
+        "spread of how optical flow changes inside an object, px per px (size, rotation, slant)", low=1e-4
+    )
+    min_gain: float = setting("share of the cells that a motion must newly explain", low=0)
+    max_overlap: float = setting("soft IoU with an accepted motion above which one is a copy", low=0)
+    selections: int = setting("motions accepted per round", low=1)
+    splits: int = setting("connected parts kept of an accepted motion", low=1)
+    max_models: int = setting("most motions of a run", low=1)
+    max_cells: int = setting("most unexplained cells that are clustered", low=16)
+    link_cells: int = setting("cells this far apart can touch", low=1)
+    smoothing_cells: int = setting("half width of the window that evidence is averaged over, cells", low=0)
+    cost_limit: float = setting("squared deviations count at most this much", low=1)
+    min_component_px: int = setting("smaller components of a run are dropped, px", low=1)
+    min_flow_px: float = setting(
+        "optical flow of an object differs from what may stand by this much (median), px", low=0
+    )
+    min_photometric_gain: float = setting(
+        "least share of the standing scene's photometric error that the object's motion removes",
+        low=-1,
+        high=1,
     )
 
 
@@ -200,3 +259,4 @@ class MotionSettings:
     ensemble: EnsembleSettings = section(EnsembleSettings, "agreement of the runs")
     boundary: BoundarySettings = section(BoundarySettings, "masks at full resolution")
     filters: FilterSettings = section(FilterSettings, "which proposals are kept")
+    monocular: MonocularSettings = section(MonocularSettings, "moving objects from one camera")

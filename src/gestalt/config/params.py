@@ -10,6 +10,7 @@ from gestalt.config.features import FeatureSettings
 from gestalt.config.frames import FrameSettings, ManifestSettings
 from gestalt.config.motion import MotionSettings
 from gestalt.config.network import NetworkSettings, PredictSettings
+from gestalt.config.optical_flow import OpticalFlowSettings
 from gestalt.config.pseudo_labels import NormalizedCutSettings, PseudoLabelSettings, ThingStuffSettings
 from gestalt.config.report import ReportSettings
 from gestalt.config.runtime import RuntimeSettings
@@ -29,6 +30,9 @@ class Params:
     fit_batches: list[str] = setting("the batches that features and semantics are fitted on")
     rendered_batches: list[str] = setting("batches that the stage `scenes` renders")
     truth_batches: list[str] = setting("batches with ground truth, on which label quality is measured")
+    optical_flow_batches: list[str] = setting(
+        "batches that a network of displacements is trained on, each by itself; motion.raft.weights names one"
+    )
     normalized_cut_batches: list[str] = setting("batches that normalised cut proposes masks for (a baseline)")
     benchmarks: list[str] = setting("evaluation sets under data/benchmarks")
     rendered_benchmarks: list[str] = setting("evaluation sets that the stage `benchmark_scenes` renders")
@@ -38,6 +42,9 @@ class Params:
     scenes: SceneSettings = section(SceneSettings, "the rendered stereo video")
     benchmark_scenes: BenchmarkSceneSettings = section(BenchmarkSceneSettings, "the rendered evaluation sets")
     manifest: ManifestSettings = section(ManifestSettings, "finding and checking stereo pairs")
+    optical_flow: OpticalFlowSettings = section(
+        OpticalFlowSettings, "training of the network of optical flow and disparity"
+    )
     motion: MotionSettings = section(MotionSettings, "moving objects from stereo pairs")
     features: FeatureSettings = section(FeatureSettings, "self-supervised dense features")
     semantics: SemanticsSettings = section(SemanticsSettings, "pseudo-classes from features")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from omegaconf import MISSING
-
 from gestalt.errors import ConfigError
+
+# How OmegaConf spells a value that is still to come. Written out, because machines that only train have none.
+MISSING: Any = "???"
 
 
 def setting(
@@ -35,6 +36,47 @@ def setting(
 def section(kind: type, meaning: str) -> Any:
     """A field that is a section of its own."""
     return dataclasses.field(default_factory=kind, metadata={"meaning": meaning})
+
+
+def fill(kind: type[Any], values: Mapping[str, Any], path: str = "") -> Any:
+    """A section from plain nested values, such as a card's, where nothing composes them.
+
+    Args:
+        kind: The dataclass of the section.
+        values: A value for every field.
+        path: Full key of the section, for messages.
+
+    Raises:
+        ConfigError: A key is unknown or missing, or a value has another type or is out of range.
+    """
+    settings = _fill(kind, values, path)
+    check_ranges(settings, path)
+    return settings
+
+
+def _fill(kind: type[Any], values: Mapping[str, Any], path: str) -> Any:
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{path} is a section with the keys {', '.join(fields)}. Got: {values!r}")
+    if different := sorted(set(fields) ^ set(values)):
+        raise ConfigError(
+            f"{path or kind.__name__} needs the keys {', '.join(fields)}. "
+            f"Unknown or missing: {', '.join(different)}"
+        )
+    sections, filled = sections_of(kind), {}
+    for name, field in fields.items():
+        key, value = f"{path}.{name}" if path else name, values[name]
+        if name in sections:
+            filled[name] = _fill(sections[name], value, key)
+            continue
+        # Annotations are strings here; a whole number may stand for a float, nothing else is converted.
+        expected = str(field.type).split("[")[0]
+        if expected == "float" and type(value) is int:
+            value = float(value)
+        if type(value).__name__ != expected:
+            raise ConfigError(f"{key} must be {field.type}. Got: {value!r}")
+        filled[name] = value
+    return kind(**filled)
 
 
 def sections_of(kind: type) -> dict[str, type]:

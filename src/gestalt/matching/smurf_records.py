@@ -1,0 +1,124 @@
+"""What a training of displacements keeps on disk: its state, the labels of its second phase, its curve."""
+
+from __future__ import annotations
+
+import csv
+import io
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gestalt.data.atomic_files import write_bytes, written_aside
+from gestalt.errors import DataError
+
+STATE_FILE, LABEL_FOLDER = "state.pt", "labels"
+# Labels are stored in this part of a pixel, as in KITTI's files.
+LABEL_UNITS_PER_PX = 64
+# Digits of the curve.
+DIGITS = 5
+COLUMNS = (
+    "step",
+    "phase",
+    "total",
+    "census",
+    "smoothness",
+    "self_supervision",
+    "supervised",
+    "learning_rate",
+)
+
+# A row of the curve: every column by its name; what a phase has not is 0.
+CurveRow = dict[str, float]
+Log = Callable[[int, dict[str, float]], None]
+
+
+def save_state(folder: Path, state: Mapping[str, Any]) -> None:
+    """Write ``state`` (tensors, numbers, strings, lists and dictionaries of them) aside, then rename it.
+
+    Raises:
+        DataError: The disk is full.
+    """
+    with written_aside(folder / STATE_FILE) as aside:
+        torch.save(dict(state), aside)
+
+
+def load_state(folder: Path, device: torch.device) -> dict[str, Any] | None:
+    """What ``save_state`` wrote, or None where there is nothing.
+
+    Raises:
+        DataError: The file is damaged.
+    """
+    path = folder / STATE_FILE
+    if not path.exists():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+        raise DataError(
+            f"{path} is damaged ({str(error).splitlines()[0]}); delete it to train from the start"
+        ) from error
+    return state
+
+
+def forget_training(folder: Path) -> None:
+    """Delete the state and the labels of a training that is done."""
+    labels = folder / LABEL_FOLDER
+    for path in (*sorted(labels.glob("*.npz")), folder / STATE_FILE):
+        path.unlink(missing_ok=True)
+    for emptied in (labels, folder):
+        if emptied.is_dir() and not any(emptied.iterdir()):
+            emptied.rmdir()
+
+
+def label_path(folder: Path, index: int) -> Path:
+    """File of the label of the pair numbered ``index``."""
+    return folder / LABEL_FOLDER / f"{index:06d}.npz"
+
+
+def write_label(path: Path, optical_flow: Tensor, known: Tensor) -> None:
+    """Write displacements (2, H, W) and where they are known (H, W): int16 in 1/64 px, as KITTI rounds them."""
+    limit = np.iinfo(np.int16).max
+    units = (optical_flow * LABEL_UNITS_PER_PX).round()
+    fits = (units.abs() <= limit).all(0) & known
+    content = io.BytesIO()
+    np.savez_compressed(
+        content, optical_flow=(units * fits).to(torch.int16).cpu().numpy(), known=fits.cpu().numpy()
+    )
+    write_bytes(path, content.getvalue())
+
+
+def read_label(path: Path) -> tuple[Tensor, Tensor]:
+    """What ``write_label`` wrote: (2, H, W) float32 pixels and (H, W) bool.
+
+    Raises:
+        DataError: The file is missing or damaged.
+    """
+    try:
+        with np.load(path) as stored:
+            optical_flow, known = stored["optical_flow"], stored["known"]
+    except (OSError, ValueError, EOFError, KeyError) as error:
+        raise DataError(f"{path} is damaged ({error}); delete its folder to make the labels again") from error
+    return torch.from_numpy(optical_flow.astype(np.float32) / LABEL_UNITS_PER_PX), torch.from_numpy(known)
+
+
+def write_curve(path: Path, curve: Sequence[CurveRow]) -> None:
+    """Write the rows as CSV for ``dvc plots``; without a row only the names of the columns."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in curve:
+        writer.writerow([int(row["step"]), int(row["phase"]), *(row[name] for name in COLUMNS[2:])])
+    write_bytes(path, text.getvalue().encode())
+
+
+def last_losses(curve: Sequence[CurveRow], share: float = 0.1) -> dict[str, float]:
+    """Mean losses over the last ``share`` of the rows, at least one; empty without a row."""
+    rows = curve[-max(1, round(len(curve) * share)) :]
+    if not rows:
+        return {}
+    return {name: round(sum(row[name] for row in rows) / len(rows), DIGITS) for name in COLUMNS[2:-1]}

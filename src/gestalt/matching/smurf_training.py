@@ -1,0 +1,183 @@
+"""The command that trains the network of displacements without the pipeline, and the folder that is its result.
+
+``python -m gestalt.matching.smurf_training --images pairs.npz --out folder`` needs little more than torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import importlib.util
+import json
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gestalt.errors import ConfigError, DataError, GestaltError, MissingDependencyError
+from gestalt.matching.smurf_loop import NAME, TrainedNetwork, train_optical_flow
+from gestalt.matching.smurf_records import forget_training, last_losses, write_curve
+from gestalt.matching.training_pairs import read_pairs
+from gestalt.runtime import choose_device
+
+if TYPE_CHECKING:
+    from gestalt.config.optical_flow import OpticalFlowSettings
+
+SETTINGS = Path(__file__).parents[1] / "conf" / NAME / "embedded.yaml"
+
+
+def main() -> None:
+    """Train on the pairs of one NPZ file; run it again to go on after an interruption."""
+    parser = argparse.ArgumentParser(
+        prog="python -m gestalt.matching.smurf_training", description=main.__doc__
+    )
+    parser.add_argument(
+        "--images", type=Path, required=True, help="NPZ of pairs; see training_pairs.read_pairs"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder of the network, its curve and its state"
+    )
+    parser.add_argument("--settings", type=Path, default=SETTINGS, help="YAML or JSON (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--max-seconds", type=float, default=0.0, help="save and stop after this time; 0 never stops"
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="settings, such as steps=1000 crop.height=160"
+    )
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        _train_folder(arguments)
+    except GestaltError as error:
+        print(f"smurf_training: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("smurf_training: interrupted; run the same command again and it goes on", file=sys.stderr)  # noqa: T201
+        sys.exit(130)
+
+
+def save_training(
+    folder: Path,
+    result: TrainedNetwork,
+    settings: OpticalFlowSettings,
+    *,
+    seed: int,
+    sources: Mapping[str, str],
+) -> None:
+    """Write network and card; ``motion.raft.weights`` can name the folder.
+
+    Args:
+        folder: Gets ``network.safetensors`` and ``card.json``.
+        result: Of a training of RAFT.
+        settings: Section ``optical_flow``, the recipe.
+        seed: The experiment's.
+        sources: Name and content hash of what it was trained on.
+
+    Raises:
+        DataError: The disk is full.
+    """
+    from gestalt.matching.raft import Raft
+    from gestalt.matching.raft_weights import save_network
+
+    assert isinstance(result.network, Raft)
+    card = {
+        "recipe": dataclasses.asdict(settings),
+        "sources": dict(sources),
+        "seed": seed,
+        "is_finished": result.is_finished,
+        "losses": last_losses(result.curve),
+    }
+    save_network(result.network, folder, card)
+
+
+def read_settings(path: Path, overrides: Sequence[str]) -> OpticalFlowSettings:
+    """The section from a file of its own, where nothing composes ``params.yaml``.
+
+    Args:
+        path: YAML or JSON with every key of the section; YAML needs PyYAML.
+        overrides: ``key=value`` or ``section.key=value`` below ``optical_flow``.
+
+    Raises:
+        ConfigError: A key is unknown or missing, or a value is of the wrong type or out of range.
+        MissingDependencyError: A YAML file, and nothing that reads it.
+        DataError: There is no such file.
+    """
+    from gestalt.config.optical_flow import OpticalFlowSettings
+    from gestalt.config.schema import fill
+
+    if not path.is_file():
+        raise DataError(f"{path} does not exist; --settings names a file with the section {NAME}")
+    text = path.read_text(encoding="utf-8")
+    try:
+        if path.suffix == ".json":
+            values = json.loads(text)
+        else:
+            import yaml
+
+            values = yaml.safe_load(text)
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{path} is YAML, and PyYAML is missing: pip install pyyaml, or give the same keys as JSON"
+        ) from error
+    except ValueError as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    for override in overrides:
+        _override(values, override)
+    settings: OpticalFlowSettings = fill(OpticalFlowSettings, values, NAME)
+    return settings
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    key, sign, text = override.removeprefix(f"{NAME}.").partition("=")
+    *parents, name = key.split(".")
+    section = values
+    for parent in parents:
+        section = section.get(parent, {})
+    if not sign or not isinstance(section, dict) or name not in section:
+        raise ConfigError(f"an override is key=value with a key of {NAME}. Got: {override!r}")
+    try:
+        section[name] = json.loads(text)
+    except ValueError:
+        section[name] = text
+
+
+def _train_folder(arguments: argparse.Namespace) -> None:
+    if importlib.util.find_spec("safetensors") is None:
+        raise MissingDependencyError(
+            "the network is written with safetensors, which is missing: pip install safetensors"
+        )
+    settings = read_settings(arguments.settings, arguments.overrides)
+    pairs, device = read_pairs(arguments.images), choose_device(arguments.device, key="--device")
+    images = hashlib.sha256(arguments.images.read_bytes()).hexdigest()
+    started = time.perf_counter()
+    result = train_optical_flow(
+        pairs,
+        settings,
+        seed=arguments.seed,
+        device=device,
+        cache_dir=arguments.out / "state",
+        key={"images": images},
+        max_seconds=arguments.max_seconds,
+    )
+    save_training(
+        arguments.out, result, settings, seed=arguments.seed, sources={arguments.images.name: images}
+    )
+    write_curve(arguments.out / "curve.csv", result.curve)
+    if result.is_finished:
+        forget_training(result.folder)
+    report = {
+        "finished": result.is_finished,
+        "pairs": len(pairs),
+        "seconds": round(time.perf_counter() - started, 1),
+        **last_losses(result.curve),
+    }
+    print(json.dumps(report))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
