@@ -8,7 +8,8 @@ from pathlib import Path
 from gestalt.data.manifest import read_manifest
 from gestalt.data.sharded_run import run_sharded
 from gestalt.data.shards import ShardFolder
-from gestalt.motion.proposals import FrameProposer
+from gestalt.matching.matcher import check_matcher
+from gestalt.motion.proposals import FrameProposer, check_frames
 from stages.entry import Outcome, Stage, run_stage
 
 
@@ -21,14 +22,17 @@ def propose(stage: Stage) -> Outcome:
     """Measure motion and depth of every pair of a batch and propose what moves on its own."""
     params = stage.params
     out_dir = Path("data/motion") / stage.item
+    frames = read_manifest(Path("data/manifests") / f"{stage.item}.parquet")
+    check_frames(frames, params.motion)
     summary = run_sharded(
-        read_manifest(Path("data/manifests") / f"{stage.item}.parquet"),
+        frames,
         FrameProposer(params.motion, params.frames, params.seed, params.runtime.device),
         out_dir=out_dir,
         cache_dir=stage.cache,
         key={
             "seed": params.seed,
             "settings": [dataclasses.asdict(part) for part in (params.frames, params.motion)],
+            "matcher": check_matcher(params.motion),
         },
         shard_size=params.runtime.shard_size,
         open_executor=stage.open_executor,

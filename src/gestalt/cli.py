@@ -5,6 +5,7 @@ Every import of a room happens inside its command, so that ``gestalt --help`` an
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,8 +35,10 @@ app = typer.Typer(
 )
 data = typer.Typer(help="Bring own stereo video.", no_args_is_help=True)
 show = typer.Typer(help="Pictures of what the pipeline sees.", no_args_is_help=True)
+weights = typer.Typer(help="Bring published weights that cannot be shipped.", no_args_is_help=True)
 app.add_typer(data, name="data")
 app.add_typer(show, name="show")
+app.add_typer(weights, name="weights")
 
 NetworkFolder = Annotated[Path, typer.Option(help="Folder of a trained network.")]
 OutFolder = Annotated[Path, typer.Option(help="Folder to write.")]
@@ -96,31 +99,72 @@ def predict(
 
 @show.command()
 def motion(
-    frame: Annotated[str, typer.Argument(help="Frame id, as in data/manifests/BATCH.parquet.")],
-    batch: Annotated[str, typer.Option(help="Batch of the frame; looked for in all when not given.")] = "",
-    out: Annotated[Path, typer.Option(help="Folder of the picture.")] = Path("outputs"),
+    frame: Annotated[
+        list[str] | None, typer.Argument(help="Frame ids, as in data/manifests/BATCH.parquet.")
+    ] = None,
+    batch: Annotated[str, typer.Option(help="Batch of the frames; all of them when not given.")] = "",
+    worst: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Instead: the N frames that gave the stage most trouble, failed or least reliable."
+        ),
+    ] = 0,
+    every: Annotated[bool, typer.Option("--all", help="Instead: every usable frame.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder of the pictures.")] = Path("outputs"),
 ) -> None:
-    """Draw optical flow, disparity and moving-object proposals of one frame."""
+    """Draw everything that the stage `motion` sees and makes of frames, a sheet each.
+
+    Images, optical flow, disparity, reliable pixels, deviation from the ego-motion, the masks of every run,
+    what was kept and what was dropped and why, and the proposals. Exits with 1 when a frame could not be drawn.
+    """
     from gestalt.config import load_params
-    from gestalt.data.images import write_png
-    from gestalt.data.manifest import read_manifest
-    from gestalt.motion import motion_sheet
-    from gestalt.runtime import start
 
     _must_not_be_file(out)
-    start()
+    if (bool(frame), worst > 0, every).count(True) != 1:
+        raise ConfigError("name frames, or give --worst N, or --all: one of the three")
     params = load_params()
-    for name in [batch] if batch else params.batches:
-        for candidate in read_manifest(Path("data/manifests") / f"{name}.parquet"):
-            if candidate.frame_id == frame:
-                path = out / f"{frame}.motion.png"
-                write_png(path, motion_sheet(candidate, params.frames, params.motion, params.seed))
-                print(path)
-                return
-    raise DataError(
-        f"no usable frame {frame!r} in {batch or ', '.join(params.batches)}; "
-        "the column frame_id of data/manifests/*.parquet lists them"
-    )
+    if batch and batch not in params.batches:
+        raise ConfigError(f"--batch is {batch!r}; the batches of params.yaml: {', '.join(params.batches)}")
+
+    from gestalt.gallery import all_frames, draw_sheets, find_frames, worst_frames
+    from gestalt.runtime import start
+
+    start()
+    batches = [batch] if batch else list(params.batches)
+    if worst:
+        frames = worst_frames(worst, batches)
+    elif every:
+        frames = all_frames(batches)
+    else:
+        frames = find_frames(frame or [], batches)
+    drawn = draw_sheets(frames, params, out)
+    for path in drawn.paths:
+        print(path)
+    for name, reason in drawn.failed:
+        print(f"not drawn: {name}: {reason}", file=sys.stderr)
+    if drawn.failed:
+        raise typer.Exit(EXIT_ERROR)
+
+
+@weights.command("smurf")
+def convert_smurf_weights(
+    file: Annotated[
+        Path, typer.Argument(help="SMURF's weights as a PyTorch state dict, such as raft_smurf.pt.")
+    ],
+    out: OutFolder = Path("models/optical_flow/smurf"),
+) -> None:
+    """Convert SMURF's weights for optical flow and disparity, and say whether they are whole.
+
+    Exits with 1, and writes nothing, when a weight is missing, unexpected or of another shape.
+    """
+    from gestalt.matching.raft_weights import convert_smurf
+
+    _must_not_be_file(out)
+    report = convert_smurf(file, out)
+    print("\n".join(report.lines()))
+    if not report.is_whole:
+        raise DataError(f"{file} does not hold SMURF's network; nothing was written")
+    print(f"{out} written. Next: gestalt configure motion.matcher=raft motion.raft.weights={out}")
 
 
 @data.command("add")
@@ -302,6 +346,10 @@ def _must_not_be_file(out: Path) -> None:
             raise DataError(f"results go into a folder, but {path} is a file; choose another place")
 
 
+def _stereo_baseline(metres: float) -> str:
+    return "one camera" if math.isnan(metres) else f"{metres:.3f} m"
+
+
 def _print_pairs(pairs: pd.DataFrame) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -314,7 +362,7 @@ def _print_pairs(pairs: pd.DataFrame) -> None:
         shape = [str(sequence), str(len(members)), str(len(members) - len(usable))]
         if len(usable):
             first = usable.iloc[0]
-            shape += [f"{first['height']} x {first['width']}", f"{first['stereo_baseline']:.3f} m"]
+            shape += [f"{first['height']} x {first['width']}", _stereo_baseline(first["stereo_baseline"])]
         table.add_row(*shape)
     Console().print(table)
     reasons = pairs.loc[pairs["status"] != "ok", "reason"].tolist()

@@ -1,5 +1,6 @@
 import shutil
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -293,3 +294,48 @@ def test_stored_results_take_the_place_of_right_images():
     assert stored.disparity_next.parts[-2:] == ("disp_1", "000139_10.png")
     assert pairs[0].optical_flow is None
     assert ids(find("kitti_scene_flow", root, complete_only=True, **options)[0]) == ["testing_000139"]
+
+
+def test_video_of_one_camera_has_no_right_images_and_no_stereo_baseline(tmp_path):
+    write_folder_video(tmp_path / "folder", range(3))
+    shutil.rmtree(tmp_path / "folder" / "right")
+    calibration = tmp_path / "folder" / "calibration.yaml"
+    lines = [line for line in calibration.read_text().splitlines() if "stereo_baseline" not in line]
+    calibration.write_text("\n".join(lines))
+    write_cityscapes_video(tmp_path / "cityscapes", range(3))
+    date = tmp_path / "kitti" / "2011_09_26"
+    images = date / "2011_09_26_drive_0001_sync" / "image_02" / "data"
+    odometry = tmp_path / "odometry" / "sequences" / "00"
+    for number in range(3):
+        write_png(images / f"{number:010d}.png", plane(number, "left"))
+        write_png(odometry / "image_2" / f"{number:06d}.png", plane(number, "left"))
+    (date / "calib_cam_to_cam.txt").write_text(f"P_rect_02: {P_LEFT}\n")
+    (odometry / "calib.txt").write_text(f"P2: {P_LEFT}\n")
+    scene_flow = tmp_path / "scene_flow" / "training"
+    for name in ("000000_10.png", "000000_11.png"):
+        write_png(scene_flow / "image_2" / name, plane(0, "left"))
+    (scene_flow / "calib_cam_to_cam").mkdir()
+    (scene_flow / "calib_cam_to_cam" / "000000.txt").write_text(f"P_rect_02: {P_LEFT}\n")
+    for name, root, n_pairs in (
+        ("folder", "folder", 2),
+        ("cityscapes", "cityscapes", 2),
+        ("kitti_raw", "kitti", 2),
+        ("kitti_odometry", "odometry", 2),
+        ("kitti_scene_flow", "scene_flow", 1),
+    ):
+        pairs, broken = find(name, tmp_path / root, monocular=True)
+        assert (len(pairs), broken) == (n_pairs, []), name
+        assert all(pair.right is None and pair.right_next is None for pair in pairs)
+        assert all(np.isnan(pair.stereo_baseline) and pair.intrinsics[0, 0] > 0 for pair in pairs)
+
+
+def test_a_stereo_delivery_still_needs_its_second_camera(tmp_path):
+    write_folder_video(tmp_path, range(2), stereo_baseline=0.5)
+    calibration = tmp_path / "calibration.yaml"
+    calibration.write_text(calibration.read_text().replace("stereo_baseline: 0.5\n", ""))
+    pairs, (broken,) = find("folder", tmp_path)
+    assert not pairs
+    assert "must hold exactly the numbers fx, fy, cx, cy, stereo_baseline, frame_rate_hz" in broken.reason
+    calibration.write_text(calibration.read_text() + "\ncolour: 3")
+    _, (broken,) = find("folder", tmp_path, monocular=True)
+    assert "must hold exactly the numbers fx, fy, cx, cy, frame_rate_hz. Got: colour" in broken.reason

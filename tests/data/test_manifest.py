@@ -273,3 +273,19 @@ def test_the_real_frame_with_stored_measurements_is_usable_without_right_images(
     assert frame.right is None
     assert frame.left_next.name == "000139_11.png"
     assert (frame.height, frame.width) == (375, 1242)
+
+
+def test_a_delivery_of_one_camera_is_usable_when_it_says_so(settings):
+    folder = write_folder_video(Path("b"), range(3))
+    for path in Path("b/right").iterdir():
+        path.unlink()
+    Path("b/right").rmdir()
+    table = build_manifest(folder, "b", settings)
+    assert set(table["status"]) == {"broken"}
+    assert table["reason"].str.contains(r"says so with `options: \{monocular: true\}` in source.yaml").all()
+    write_source(folder, "folder", monocular=True)
+    write_manifest(build_manifest(folder, "b", settings), Path("m.parquet"))
+    frames = read_manifest(Path("m.parquet"))
+    assert [frame.right for frame in frames] == [None, None]
+    assert all(frame.is_monocular and np.isnan(frame.stereo_baseline) for frame in frames)
+    assert frames[0].intrinsics[0, 0] == FX

@@ -9,7 +9,14 @@ import pytest
 from scipy import ndimage
 
 from gestalt.config.motion import MotionSettings
-from gestalt.motion.object_filters import ObjectMask, compose_objects, fill_holes, surface_map
+from gestalt.motion.object_filters import (
+    ObjectMask,
+    compose_flat_objects,
+    compose_objects,
+    fill_holes,
+    regions,
+    surface_map,
+)
 
 FOCAL, BASELINE = 400.0, 0.5
 SHAPE = (80, 160)
@@ -45,6 +52,30 @@ def test_holes_are_filled_even_when_the_mask_is_larger_than_the_rest() -> None:
     filled = fill_holes(mask)
     assert not filled[0].any()
     assert filled[1:].all()
+
+
+def test_regions_are_those_of_the_whole_image_on_their_own_rectangles() -> None:
+    rng = np.random.default_rng(0)
+    owner = rng.integers(0, 4, (30, 50)).astype(np.int32) * (rng.random((30, 50)) < 0.6)
+    owner[owner == 2] = 0
+    expected = []
+    for number in (1, 3):
+        labels, count = ndimage.label(owner == number, np.ones((3, 3)))
+        expected += [(number, labels == part) for part in range(1, count + 1)]
+    found = list(regions(owner))
+    assert len(found) == len(expected)
+    for (number, region), (other, whole) in zip(found, expected):
+        mask = np.zeros(owner.shape, bool)
+        mask[region.area] = region.mask
+        assert number == other
+        assert np.array_equal(mask, whole)
+        assert np.array_equal(whole[region.area], region.mask)
+        x0, y0, x1, y1 = region.box
+        assert (y1 - y0, x1 - x0) == region.mask.shape
+        # The rectangle is as small as it can be.
+        assert all(
+            side.any() for side in (region.mask[0], region.mask[-1], region.mask[:, 0], region.mask[:, -1])
+        )
 
 
 def test_the_surface_of_planes_is_exact() -> None:
@@ -100,3 +131,19 @@ def test_records_carry_depth_and_speed(settings: MotionSettings) -> None:
     assert row.depth_m == pytest.approx(20.0)
     assert row.speed_m_s == pytest.approx(0.6 / 0.12, rel=1e-3)
     assert row.record()["consistency"] == 8.0
+
+
+def test_without_depth_the_same_masks_have_no_metres(settings: MotionSettings) -> None:
+    objects = [drawn(box(10, 10, 40, 40), -9.0), drawn(box(30, 30, 30, 40)), drawn(box(60, 100, 5, 5))]
+    measured = np.ones(SHAPE, bool)
+    filters = dataclasses.replace(settings.filters, min_surface_m2=0.0)
+    flat, rows = compose_flat_objects(objects, measured, filters)
+    metric, metric_rows = compose(objects, settings, min_surface_m2=0.0)
+    assert np.array_equal(flat, metric)
+    assert [row.area_px for row in rows] == [row.area_px for row in metric_rows]
+    assert {row.source for row in rows} == {"monocular"}
+    assert {row.source for row in metric_rows} == {"stereo"}
+    assert np.isnan([(row.surface_m2, row.depth_m, row.speed_m_s) for row in rows]).all()
+    nothing, none = compose_flat_objects(objects, ~measured, filters)
+    assert not nothing.any()
+    assert none == []

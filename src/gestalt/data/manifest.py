@@ -217,6 +217,11 @@ def _common_size(pair: StereoPair, inspect: Inspect) -> tuple[int, int]:
     """(H, W) of all files of a pair."""
     paths = [path for name in (*IMAGES, *MEASUREMENTS) if (path := getattr(pair, name)) is not None]
     height, width = inspect(pair.left)
+    if pair.right is not None and not pair.right.parent.exists():
+        raise DataError(
+            f"missing image: {pair.right} does not exist, nor does its folder; video of one camera says so with "
+            "`options: {monocular: true}` in source.yaml"
+        )
     for path in paths[1:]:
         if (size := inspect(path)) != (height, width):
             raise DataError(

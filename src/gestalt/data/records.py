@@ -27,13 +27,13 @@ class StereoFrame:
         sequence: Piece of video from one camera; pairs never cross sequences.
         frame_id: Unique in its batch and safe as a file name.
         left: Left image at t; labels are made for this image.
-        right: Right image at t. None only where all three stored measurements exist.
+        right: Right image at t. None where all three stored measurements exist, and in monocular video.
         left_next: Left image at t+1.
-        right_next: Right image at t+1. None only where all three stored measurements exist.
+        right_next: Right image at t+1. None as ``right`` is.
         height: Rows of all images as stored.
         width: Columns of all images as stored.
         intrinsics: (3, 3) float64, pixels at stored size, pixel centres at whole numbers.
-        stereo_baseline: Distance of the two cameras, metres, positive.
+        stereo_baseline: Distance of the two cameras, metres, positive; NaN in monocular video.
         time_step_s: Seconds from t to t+1.
         optical_flow: Stored left t -> left t+1, KITTI 16-bit form.
         disparity: Stored disparity of the left image at t, KITTI 16-bit form.
@@ -60,6 +60,11 @@ class StereoFrame:
     def has_measurements(self) -> bool:
         """Whether optical flow and both disparities are stored, so that none has to be computed."""
         return None not in (self.optical_flow, self.disparity, self.disparity_next)
+
+    @property
+    def is_monocular(self) -> bool:
+        """Whether nothing tells its depth: a right image is missing, and so are stored measurements."""
+        return None in (self.right, self.right_next) and not self.has_measurements
 
 
 @dataclass(frozen=True, eq=False)

@@ -36,7 +36,7 @@ class RunMasks:
         run: (M,) int64.
         masks: (M, h, w) bool on the grid of cells.
         scores: (M,) float in (0, 1].
-        motions: (M, 4, 4).
+        motions: (M, 4, 4) rigid motions, or (M, 2, 3) affine optical flow of monocular video.
     """
 
     run: Tensor
@@ -88,13 +88,10 @@ def label_runs(
         settings: Spatial model, cost limit, smallest component.
     """
     height, width = cells.shape
-    device = cells.device
     spacing = (
         float(cells.rows[-1] - cells.rows[0]) / max(1, height - 1) / camera.focal_y,
         float(cells.columns[-1] - cells.columns[0]) / max(1, width - 1) / camera.focal_x,
     )
-    runs = len(background.motions)
-    slot, n_slots = _slots(models.run, runs)
     known = cells.known.float().view(height, width)
     reach = settings.smoothing_cells
     weight = box_mean(known, reach, reach)
@@ -106,16 +103,47 @@ def label_runs(
     deviation = squared_deviation(models.motions, cells.points, cells.measured, background.precision, camera)
     fits = spatial_support(models.support.float().view(-1, height, width), spacing, settings)
     object_cost = torch.where(fits > settings.inlier_tail, smooth(deviation), EXCLUDED)
-    cost = torch.full((runs, n_slots + 1, height, width), EXCLUDED, device=device)
-    cost[:, 0] = smooth(background.deviation)
-    cost[models.run, slot + 1] = object_cost
-    best = cost.min(1)
-    labels = torch.where(
-        (weight > 0) & (best.values < UNEXPLAINED_SHARE * settings.cost_limit), best.indices, 0
+    return assign_runs(
+        object_cost,
+        smooth(background.deviation),
+        models.run,
+        models.motions,
+        weight > 0,
+        settings.cost_limit,
+        settings.min_component_px / cell_area_px,
     )
-    probability = torch.softmax(-cost / 2, 1)[models.run, slot + 1]
-    planes = labels[models.run] == (slot + 1)[:, None, None]
-    return _components(planes, probability, models, settings.min_component_px / cell_area_px)
+
+
+def assign_runs(
+    object_cost: Tensor,
+    standing_cost: Tensor,
+    run: Tensor,
+    motions: Tensor,
+    known: Tensor,
+    cost_limit: float,
+    min_cells: float,
+) -> RunMasks:
+    """Give every cell of every run to what explains it best, and cut that into connected masks.
+
+    Args:
+        object_cost: (A, h, w) float, squared deviations from each motion; ``EXCLUDED`` out of its reach.
+        standing_cost: (n, h, w) float, the same from the standing scene of each run.
+        run: (A,) int64, of each motion.
+        motions: (A, ...), what each mask will carry.
+        known: (h, w) bool, cells with any evidence.
+        cost_limit: What costs nearly this much is explained by nothing.
+        min_cells: Smaller components are dropped.
+    """
+    runs, height, width = standing_cost.shape
+    slot, n_slots = _slots(run, runs)
+    cost = torch.full((runs, n_slots + 1, height, width), EXCLUDED, device=standing_cost.device)
+    cost[:, 0] = standing_cost
+    cost[run, slot + 1] = object_cost
+    best = cost.min(1)
+    labels = torch.where(known & (best.values < UNEXPLAINED_SHARE * cost_limit), best.indices, 0)
+    probability = torch.softmax(-cost / 2, 1)[run, slot + 1]
+    planes = labels[run] == (slot + 1)[:, None, None]
+    return _components(planes, probability, run, motions, min_cells)
 
 
 def _slots(run: Tensor, runs: int) -> tuple[Tensor, int]:
@@ -128,7 +156,9 @@ def _slots(run: Tensor, runs: int) -> tuple[Tensor, int]:
     return slot, int(counts.max()) if len(run) else 0
 
 
-def _components(planes: Tensor, probability: Tensor, models: Models, min_cells: float) -> RunMasks:
+def _components(
+    planes: Tensor, probability: Tensor, run: Tensor, motions: Tensor, min_cells: float
+) -> RunMasks:
     labels, count = ndimage.label(planes.cpu().numpy(), WITHIN_PLANE)
     area = np.bincount(labels.ravel(), minlength=count + 1)
     score = np.bincount(labels.ravel(), probability.cpu().numpy().ravel(), count + 1) / np.maximum(area, 1)
@@ -137,10 +167,10 @@ def _components(planes: Tensor, probability: Tensor, models: Models, min_cells: 
     plane[labels[where]] = where[0]
     names = np.flatnonzero(area[1:] >= min_cells) + 1
     masks = labels[plane[names]] == names[:, None, None]
-    owner = torch.from_numpy(plane[names]).to(models.run.device)
+    owner = torch.from_numpy(plane[names]).to(run.device)
     return RunMasks(
-        models.run[owner],
+        run[owner],
         torch.from_numpy(masks).to(owner.device),
         torch.from_numpy(score[names]).float().to(owner.device),
-        models.motions[owner],
+        motions[owner],
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,8 @@ from scipy import ndimage
 
 from gestalt.config.motion import FilterSettings
 
+# Sources of proposals, as `motion.source` spells them.
+STEREO, MONOCULAR = "stereo", "monocular"
 EIGHT = np.ones((3, 3), np.bool_)
 # Noise of the depth looks like a steep slope; real surfaces that matter are not seen under flatter angles.
 MAX_SLANT = 4.0
@@ -27,6 +31,8 @@ class Proposal:
 
     Attributes:
         instance: Its id in the instance map, from 1.
+        source: Which measurements it comes from: ``stereo`` or ``monocular``. What is in metres is NaN where
+            one camera saw it.
         area_px: Pixels.
         surface_m2: Visible physical surface, m^2.
         consistency: Runs that vouch for it.
@@ -40,6 +46,7 @@ class Proposal:
     """
 
     instance: int
+    source: str
     area_px: int
     surface_m2: float
     consistency: float
@@ -130,22 +137,45 @@ def paint(objects: list[ObjectMask], shape: tuple[int, int]) -> npt.NDArray[np.i
     return owner
 
 
-def separate(owner: npt.NDArray[np.int32], border: int) -> list[tuple[int, BoolArray]]:
-    """Cut painted objects into connected masks without holes and without the image's left and right border.
+@dataclass(frozen=True, eq=False)
+class Region:
+    """A connected mask.
 
-    Returns:
-        Pairs of an object's index and a mask, larger components first.
+    Attributes:
+        rows: Rows of the image that it spans.
+        columns: Columns.
+        mask: (h, w) bool, on these.
     """
-    owner = owner.copy()
-    if border:
-        owner[:, :border] = 0
-        owner[:, -border:] = 0
-    parts: list[tuple[int, BoolArray]] = []
-    for number in np.unique(owner[owner > 0]):
-        labels, count = ndimage.label(owner == number, EIGHT)
-        for part in range(1, count + 1):
-            parts.append((int(number) - 1, labels == part))
-    return parts
+
+    rows: slice
+    columns: slice
+    mask: BoolArray
+
+    @property
+    def area(self) -> tuple[slice, slice]:
+        """Its rectangle of the image."""
+        return self.rows, self.columns
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """x0, y0, x1, y1, the last two exclusive."""
+        return self.columns.start, self.rows.start, self.columns.stop, self.rows.stop
+
+
+def regions(owner: npt.NDArray[np.int32]) -> Iterator[tuple[int, Region]]:
+    """The eight-connected regions of every positive number in a map, by number.
+
+    Noise leaves hundreds of them, so none costs more than its own rectangle.
+    """
+    for number, outer in enumerate(ndimage.find_objects(owner), start=1):
+        if outer is None:
+            continue
+        parts, _ = ndimage.label(owner[outer] == number, EIGHT)
+        for part, inner in enumerate(ndimage.find_objects(parts), start=1):
+            rows, columns = (
+                slice(whole.start + side.start, whole.start + side.stop) for whole, side in zip(outer, inner)
+            )
+            yield number, Region(rows, columns, parts[inner] == part)
 
 
 def compose_objects(
@@ -170,28 +200,81 @@ def compose_objects(
         (H, W) uint16 with ids 1..N, each one eight-connected region without holes, and the row of each.
     """
     height, width = disparity.shape
-    border = round(settings.border_share * width)
     final = np.zeros((height, width), np.uint16)
     proposals: list[Proposal] = []
-    parts = [(index, fill_holes(mask)) for index, mask in separate(paint(objects, disparity.shape), border)]
-    # Smaller objects lie in front of the larger ones whose holes they filled.
-    parts.sort(key=lambda part: -int(part[1].sum()))
-    owner = np.zeros((height, width), np.int32)
-    for number, (_, mask) in enumerate(parts, start=1):
-        owner[mask] = number
-    for number, (index, _) in enumerate(parts, start=1):
-        labels, count = ndimage.label(owner == number, EIGHT)
-        for part in range(1, count + 1):
-            mask = labels == part
-            row = _describe(mask, objects[index], disparity, measured, camera, time_step_s, settings)
-            if row is not None:
-                proposals.append(Proposal(len(proposals) + 1, **row))
-                final[mask] = len(proposals)
+    for index, region in cut_regions(objects, (height, width), settings.border_share):
+        row = _describe(region, objects[index], disparity, measured, camera, time_step_s, settings)
+        if row is not None:
+            proposals.append(Proposal(len(proposals) + 1, STEREO, **row))
+            final[region.area][region.mask] = len(proposals)
     return final, proposals
 
 
+def compose_flat_objects(
+    objects: list[ObjectMask], measured: BoolArray, settings: FilterSettings
+) -> tuple[npt.NDArray[np.uint16], list[Proposal]]:
+    """The instance map of a frame without depth, as ``compose_objects``; surface, depth and speed are NaN.
+
+    Args:
+        objects: Masks that may overlap.
+        measured: (H, W) bool, pixels with a consistent measurement.
+        settings: Size limit in pixels, border.
+    """
+    height, width = measured.shape
+    final = np.zeros((height, width), np.uint16)
+    proposals: list[Proposal] = []
+    for index, region in cut_regions(objects, (height, width), settings.border_share):
+        area = int(region.mask.sum())
+        n_measured = int((region.mask & measured[region.area]).sum())
+        if area < settings.min_area_px or n_measured < max(1, settings.min_measured_share * area):
+            continue
+        number = len(proposals) + 1
+        final[region.area][region.mask] = number
+        proposals.append(
+            Proposal(
+                number,
+                MONOCULAR,
+                area,
+                math.nan,
+                round(objects[index].consistency, 4),
+                round(objects[index].score, 4),
+                math.nan,
+                math.nan,
+                *region.box,
+            )
+        )
+    return final, proposals
+
+
+def cut_regions(
+    objects: list[ObjectMask], shape: tuple[int, int], border_share: float
+) -> list[tuple[int, Region]]:
+    """Disjoint regions without holes of objects that may overlap, those of larger objects first.
+
+    Args:
+        objects: Masks at full resolution.
+        shape: (H, W).
+        border_share: Columns cleared at each side, share of the width.
+
+    Returns:
+        Pairs of an object's index and a region.
+    """
+    border = round(border_share * shape[1])
+    owner = paint(objects, shape)
+    owner[:, :border] = 0
+    owner[:, shape[1] - border :] = 0
+    # Beside the rectangle that a region spans there is only what it does not cover: its holes lie within.
+    parts = [(number - 1, replace(region, mask=fill_holes(region.mask))) for number, region in regions(owner)]
+    # Smaller objects lie in front of the larger ones whose holes they filled.
+    parts.sort(key=lambda part: -int(part[1].mask.sum()))
+    owner = np.zeros(shape, np.int32)
+    for number, (_, region) in enumerate(parts, start=1):
+        owner[region.area][region.mask] = number
+    return [(parts[number - 1][0], region) for number, region in regions(owner)]
+
+
 def _describe(
-    mask: BoolArray,
+    region: Region,
     found: ObjectMask,
     disparity: FloatArray,
     measured: BoolArray,
@@ -199,21 +282,20 @@ def _describe(
     time_step_s: float,
     settings: FilterSettings,
 ) -> dict[str, Any] | None:
-    """The row of a mask, or None where it fails a limit."""
+    """The row of a region, or None where it fails a limit."""
+    mask, disparity = region.mask, disparity[region.area]
     area = int(mask.sum())
     known = mask & (disparity > 0)
     if area < settings.min_area_px or not known.any():
         return None
-    if (mask & measured).sum() < settings.min_measured_share * area:
+    if (mask & measured[region.area]).sum() < settings.min_measured_share * area:
         return None
-    y, x = mask.nonzero()
-    rows, columns = slice(y.min(), y.max() + 1), slice(x.min(), x.max() + 1)
-    inside = np.where(known, disparity, 0)[rows, columns]
-    surface = float(surface_map(inside, *camera)[mask[rows, columns]].sum())
+    surface = float(surface_map(np.where(known, disparity, 0), *camera)[mask].sum())
     if surface < settings.min_surface_m2:
         return None
-    moved = np.zeros(disparity.shape, np.float32)
-    moved[found.rows, found.columns] = found.displacement
+    top, left = region.rows.start - found.rows.start, region.columns.start - found.columns.start
+    moved = found.displacement[top : top + mask.shape[0], left : left + mask.shape[1]]
+    x0, y0, x1, y1 = region.box
     return {
         "area_px": area,
         "surface_m2": round(surface, 4),
@@ -221,8 +303,8 @@ def _describe(
         "score": round(found.score, 4),
         "depth_m": round(float(camera[0] * camera[2] / np.median(disparity[known])), 3),
         "speed_m_s": round(float(np.median(moved[known])) / time_step_s, 3),
-        "x0": int(columns.start),
-        "y0": int(rows.start),
-        "x1": int(columns.stop),
-        "y1": int(rows.stop),
+        "x0": x0,
+        "y0": y0,
+        "x1": x1,
+        "y1": y1,
     }

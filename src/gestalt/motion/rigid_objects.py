@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from gestalt.motion.background import cell_weights, find_background
 from gestalt.motion.boundary import Photometry, PixelEvidence, draw_object
 from gestalt.motion.cells import Cells, sample_cells
 from gestalt.motion.clustering import Clustering, Models, is_static, merge_models, object_prior
+from gestalt.motion.completion import complete_masks, recount
 from gestalt.motion.consistency import assess
 from gestalt.motion.draws import Draws
 from gestalt.motion.ensemble import Candidates, combine_runs
@@ -50,6 +52,9 @@ class RigidObjects:
         unmeasured.
         candidates: Masks of the runs before full resolution, for pictures; None where the method ended
         earlier.
+        ego_shares: (n,) float32, share of the reliable cells that each run's ego-motion explains, for pictures.
+        fates: What became of each kept candidate at full resolution, by its index, for pictures: its mask, or
+        why it has none.
     """
 
     instance_map: npt.NDArray[np.uint16]
@@ -60,6 +65,8 @@ class RigidObjects:
     ego_motion: npt.NDArray[np.float32] | None = None
     ego_residual: npt.NDArray[np.float32] | None = None
     candidates: Candidates | None = None
+    ego_shares: npt.NDArray[np.float32] | None = None
+    fates: Mapping[int, ObjectMask | str] = field(default_factory=dict)
 
 
 def find_rigid_objects(
@@ -153,7 +160,7 @@ def find_rigid_objects(
     found = cluster_runs(cells, std, first_std, camera, settings, seed, frame_id)
     if found is None:
         return RigidObjects(nothing, [], NO_EGO_MOTION, noise, reliable)
-    ego_motion, ground, candidates = found
+    ego_motion, ground, candidates, ego_shares = found
     pixels = pixel_grid(height, width, device)
     standing = torch.zeros_like(judged.measured)
     # Matching smears the optical flow of objects onto the ground around them. Measurements that come without
@@ -173,14 +180,25 @@ def find_rigid_objects(
         camera,
         None if images is None else Photometry.of(*(_unit_image(image, device) for image in images)),
     )
+    fates = _draw(frame, candidates, cells.shape, settings)
+    measured = judged.measured.cpu().numpy()
     instance_map, proposals = compose_objects(
-        _draw(frame, candidates, cells.shape, settings),
+        [fate for fate in fates.values() if isinstance(fate, ObjectMask)],
         measurement.disparity,
-        judged.measured.cpu().numpy(),
+        measured,
         (camera.focal_x, camera.focal_y, camera.stereo_baseline),
         time_step_s,
         settings.filters,
     )
+    if images is not None:
+        instance_map = complete_masks(
+            instance_map,
+            measured,
+            images[0],
+            radius=round(settings.boundary.completion_radius * height),
+            border=round(settings.filters.border_share * width),
+        )
+        proposals = recount(proposals, instance_map)
     reason = "" if proposals else NO_OBJECT
     return RigidObjects(
         instance_map,
@@ -191,6 +209,8 @@ def find_rigid_objects(
         ego_motion.cpu().numpy(),
         _ego_residual(frame),
         candidates,
+        ego_shares.cpu().numpy().astype(np.float32),
+        fates,
     )
 
 
@@ -202,7 +222,7 @@ def cluster_runs(
     settings: MotionSettings,
     seed: int,
     frame_id: str,
-) -> tuple[Tensor, Ground | None, Candidates] | None:
+) -> tuple[Tensor, Ground | None, Candidates, Tensor] | None:
     """All runs of a frame and what they agree on.
 
     Args:
@@ -215,8 +235,8 @@ def cluster_runs(
         frame_id: The frame.
 
     Returns:
-        The ego-motion (4, 4), the ground where there is one, and the candidates; None where too few runs
-        found an ego-motion.
+        The ego-motion (4, 4), the ground where there is one, the candidates, and (n,) the share of the cells
+        that each run's ego-motion explains; None where too few runs found an ego-motion.
     """
     clustering = settings.clustering
     draws = Draws(seed, frame_id, settings.runs, cells.device)
@@ -246,15 +266,15 @@ def cluster_runs(
     spacing = float(cells.rows[-1] - cells.rows[0]) / max(1, cells.shape[0] - 1)
     masks = label_runs(cells, background, models, camera, spacing**2, clustering)
     candidates = combine_runs(masks, settings.runs, settings.ensemble)
-    return background.motions[best], ground, candidates
+    return background.motions[best], ground, candidates, background.shares
 
 
 def _draw(
     frame: PixelEvidence, candidates: Candidates, shape: tuple[int, int], settings: MotionSettings
-) -> list[ObjectMask]:
-    """The kept candidates at full resolution, without those whose evidence is weak."""
+) -> dict[int, ObjectMask | str]:
+    """The kept candidates at full resolution, by their index, or why the evidence for one is too weak."""
     filters = settings.filters
-    objects = []
+    fates: dict[int, ObjectMask | str] = {}
     prior = object_prior(settings.clustering, frame.weight.device)
     for index in candidates.kept.nonzero()[:, 0].tolist():
         votes = functional.interpolate(
@@ -263,24 +283,27 @@ def _draw(
         drawn = draw_object(
             frame, candidates.motions[index], votes, prior, settings.boundary, settings.clustering.cost_limit
         )
-        if drawn is None or drawn.evidence < filters.min_evidence:
+        if drawn is None:
+            fates[index] = "nothing measured inside"
+            continue
+        if drawn.evidence < filters.min_evidence:
+            fates[index] = f"evidence {drawn.evidence:.1f} < {filters.min_evidence:g}"
             continue
         # NaN where there are no images to ask.
         if drawn.photometric_gain < filters.min_photometric_gain:
+            fates[index] = f"photometric gain {drawn.photometric_gain:.2f} < {filters.min_photometric_gain:g}"
             continue
         points = frame.crop(drawn.rows, drawn.columns).points().flatten(0, 1)
         moved = move(drawn.motion, points) - move(frame.ego_motion, points)
-        objects.append(
-            ObjectMask(
-                drawn.rows,
-                drawn.columns,
-                drawn.cost.cpu().numpy(),
-                float(candidates.consistency[index]),
-                float(candidates.scores[index]),
-                moved.norm(dim=-1).view(drawn.cost.shape).cpu().numpy(),
-            )
+        fates[index] = ObjectMask(
+            drawn.rows,
+            drawn.columns,
+            drawn.cost.cpu().numpy(),
+            float(candidates.consistency[index]),
+            float(candidates.scores[index]),
+            moved.norm(dim=-1).view(drawn.cost.shape).cpu().numpy(),
         )
-    return objects
+    return fates
 
 
 def _ego_residual(frame: PixelEvidence) -> npt.NDArray[np.float32]:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 # Fraction of the noise that the edge-keeping average lets through where a surface is flat.
 RESIDUAL_NOISE = 0.3
@@ -20,12 +19,13 @@ def box_mean(planes: Tensor, radius_y: int, radius_x: int) -> Tensor:
     if radius_y == 0 and radius_x == 0:
         return planes
     height, width = planes.shape[-2:]
-    total = functional.pad(planes.double().cumsum(-2).cumsum(-1), (1, 0, 1, 0))
+    total = planes.new_zeros(*planes.shape[:-2], height + 1, width + 1, dtype=torch.float64)
+    total[..., 1:, 1:] = planes.cumsum(-2, dtype=torch.float64).cumsum(-1)
     row, column = (torch.arange(side, device=planes.device) for side in (height, width))
     top, bottom = (row - radius_y).clamp(min=0), (row + radius_y + 1).clamp(max=height)
     left, right = (column - radius_x).clamp(min=0), (column + radius_x + 1).clamp(max=width)
-    rows = total[..., bottom, :] - total[..., top, :]
-    sums = rows[..., right] - rows[..., left]
+    rows = total.index_select(-2, bottom) - total.index_select(-2, top)
+    sums = rows.index_select(-1, right) - rows.index_select(-1, left)
     return (sums / ((bottom - top)[:, None] * (right - left))).to(planes.dtype)
 
 

@@ -36,11 +36,19 @@ MAX_CALIBRATION_DISTANCE = 20
 
 @dataclass(frozen=True)
 class CityscapesVideo:
-    """Options of the video."""
+    """Options of the video.
+
+    Attributes:
+        split: ``train``, ``val`` or ``test``.
+        snippet_length: Frames of a snippet.
+        frame_rate_hz: Of the cameras.
+        monocular: There is one camera: right images are neither expected nor used.
+    """
 
     split: str = "train"
     snippet_length: int = 30
     frame_rate_hz: float = 17.0
+    monocular: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,9 @@ def find_pairs(root: Path, options: Mapping[str, Any]) -> Iterator[StereoPair | 
             name = left.name.removesuffix(LEFT) + RIGHT
             right = root / "rightImg8bit_sequence" / settings.split / city.name / name
             if number.isdigit():
-                sequences[sequence][int(number)] = NumberedFrame(int(number), left, right)
+                sequences[sequence][int(number)] = NumberedFrame(
+                    int(number), left, None if settings.monocular else right
+                )
         cameras = _cameras(root / "camera" / settings.split / city.name)
         for sequence, frames in sorted(sequences.items()):
             for snippet in cut_snippets(frames, settings.snippet_length):
@@ -127,7 +137,7 @@ def _pairs_of_snippet(
         yield from broken_frames(snippet.values(), reason, names)
         return
     try:
-        calibration = read_cityscapes_camera(cameras[nearest])
+        calibration = read_cityscapes_camera(cameras[nearest], monocular=settings.monocular)
     except DataError as error:
         yield from broken_frames(snippet.values(), str(error), names)
         return

@@ -1,7 +1,8 @@
 """Plain folders: ``left`` and ``right`` with images in order of time, and a ``calibration.yaml``.
 
 Either directly under the root (one sequence), or ``<sequence>/left`` and ``<sequence>/right`` for several,
-each with its own ``calibration.yaml`` or one for all of them in the root.
+each with its own ``calibration.yaml`` or one for all of them in the root. Video of one camera has no ``right``
+(option ``monocular``), and its calibration needs no ``stereo_baseline``.
 """
 
 from __future__ import annotations
@@ -34,10 +35,17 @@ TRAILING_NUMBER = re.compile(r"(\d+)$")
 
 @dataclass(frozen=True)
 class FolderVideo:
-    """Options of the video: names of the folders."""
+    """Options of the video.
+
+    Attributes:
+        left: Name of the folder of left images.
+        right: Name of the folder of right images.
+        monocular: There is one camera: right images are neither expected nor used.
+    """
 
     left: str = "left"
     right: str = "right"
+    monocular: bool = False
 
 
 def find_pairs(root: Path, options: Mapping[str, Any]) -> Iterator[StereoPair | BrokenFrame]:
@@ -56,12 +64,12 @@ def find_pairs(root: Path, options: Mapping[str, Any]) -> Iterator[StereoPair | 
             if (folder / settings.left).is_dir() or (folder / settings.right).is_dir():
                 yield empty_sequence(folder / settings.left, name)
             continue
-        frames = _frames(left, folder / settings.right)
+        frames = _frames(left, None if settings.monocular else folder / settings.right)
         names = SequenceNames(name, f"{name}_{{stem}}")
         own = folder / CALIBRATION_FILE
         try:
             calibration, frame_rate_hz = read_folder_calibration(
-                own if own.exists() else root / CALIBRATION_FILE
+                own if own.exists() else root / CALIBRATION_FILE, monocular=settings.monocular
             )
         except DataError as error:
             yield from broken_frames(frames.values(), str(error), names)
@@ -69,7 +77,12 @@ def find_pairs(root: Path, options: Mapping[str, Any]) -> Iterator[StereoPair | 
         yield from pair_frames(frames, calibration, names, time_step_s=1 / frame_rate_hz)
 
 
-def _frames(left: list[Path], right_folder: Path) -> dict[int, NumberedFrame]:
+def _frames(left: list[Path], right_folder: Path | None) -> dict[int, NumberedFrame]:
+    if right_folder is None:
+        return {
+            number: NumberedFrame(number, path, None)
+            for number, path in zip(_numbers(left), left, strict=True)
+        }
     right = list_images(right_folder)
     by_stem = {path.stem: path for path in right}
     if not any(path.stem in by_stem for path in left) and len(right) == len(left):

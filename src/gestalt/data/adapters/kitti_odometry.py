@@ -26,9 +26,15 @@ CAMERAS = ((2, 3), (0, 1))
 
 @dataclass(frozen=True)
 class KittiOdometryVideo:
-    """Options of the video."""
+    """Options of the video.
+
+    Attributes:
+        frame_rate_hz: Of the cameras.
+        monocular: There is one camera: right images are neither expected nor used.
+    """
 
     frame_rate_hz: float = 10.0
+    monocular: bool = False
 
 
 def find_pairs(root: Path, options: Mapping[str, Any]) -> Iterator[StereoPair | BrokenFrame]:
@@ -36,7 +42,9 @@ def find_pairs(root: Path, options: Mapping[str, Any]) -> Iterator[StereoPair | 
     settings = parse_options(KittiOdometryVideo, options, "kitti_odometry")
     for sequence in list_folders(root / "sequences"):
         for left, right in CAMERAS:
-            frames = numbered_frames(sequence / f"image_{left}", sequence / f"image_{right}")
+            frames = numbered_frames(
+                sequence / f"image_{left}", None if settings.monocular else sequence / f"image_{right}"
+            )
             if frames:
                 break
         else:
@@ -44,7 +52,9 @@ def find_pairs(root: Path, options: Mapping[str, Any]) -> Iterator[StereoPair | 
             continue
         names = SequenceNames(sequence.name, f"{sequence.name}_{{number:06d}}")
         try:
-            calibration = read_kitti_projections(sequence / "calib.txt", f"P{left}", f"P{right}")
+            calibration = read_kitti_projections(
+                sequence / "calib.txt", f"P{left}", None if settings.monocular else f"P{right}"
+            )
         except DataError as error:
             yield from broken_frames(frames.values(), str(error), names)
             continue

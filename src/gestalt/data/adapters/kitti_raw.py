@@ -40,6 +40,7 @@ class KittiRawVideo:
             to leave out; empty for none.
         excluded_radius: Frames before and after each of these that are left out with it.
         frame_rate_hz: Of the cameras.
+        monocular: There is one camera: right images are neither expected nor used.
     """
 
     exclude_drives: bool = True
@@ -47,6 +48,7 @@ class KittiRawVideo:
     excluded_frames: str = ""
     excluded_radius: int = 5
     frame_rate_hz: float = 10.0
+    monocular: bool = False
 
 
 def find_pairs(root: Path, options: Mapping[str, Any]) -> Iterator[StereoPair | BrokenFrame]:
@@ -62,13 +64,16 @@ def find_pairs(root: Path, options: Mapping[str, Any]) -> Iterator[StereoPair | 
         for drive in list_folders(date):
             if not drive.name.endswith("_sync") or drive.name in drives:
                 continue
-            frames = numbered_frames(drive / "image_02" / "data", drive / "image_03" / "data")
+            right = None if settings.monocular else drive / "image_03" / "data"
+            frames = numbered_frames(drive / "image_02" / "data", right)
             if not frames:
                 yield empty_sequence(drive / "image_02" / "data", drive.name)
                 continue
             names = SequenceNames(drive.name, f"{drive.name}_{{number:010d}}")
             try:
-                calibration = read_kitti_projections(date / "calib_cam_to_cam.txt", "P_rect_02", "P_rect_03")
+                calibration = read_kitti_projections(
+                    date / "calib_cam_to_cam.txt", "P_rect_02", None if settings.monocular else "P_rect_03"
+                )
             except DataError as error:
                 yield from broken_frames(frames.values(), str(error), names)
                 continue

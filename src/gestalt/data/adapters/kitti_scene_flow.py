@@ -27,12 +27,14 @@ class KittiSceneFlowVideo:
         measurements: Folder of stored results, relative to the root; empty for none.
         complete_only: Leave out frames that have neither all four images nor stored results.
         frame_rate_hz: Of the cameras.
+        monocular: There is one camera: right images are neither expected nor used.
     """
 
     split: str = "training"
     measurements: str = ""
     complete_only: bool = False
     frame_rate_hz: float = 10.0
+    monocular: bool = False
 
 
 def find_pairs(root: Path, options: Mapping[str, Any]) -> Iterator[StereoPair | BrokenFrame]:
@@ -44,13 +46,16 @@ def find_pairs(root: Path, options: Mapping[str, Any]) -> Iterator[StereoPair | 
         stored = _stored(root, settings, left.name)
         right, right_next = folder / "image_3" / left.name, folder / "image_3" / f"{identity}{NEXT}"
         left_next = left.with_name(f"{identity}{NEXT}")
-        is_complete = left_next.exists() and (bool(stored) or (right.exists() and right_next.exists()))
+        has_partners = settings.monocular or (right.exists() and right_next.exists())
+        is_complete = left_next.exists() and (bool(stored) or has_partners)
         if settings.complete_only and not is_complete:
             continue
         name = safe_id(f"{settings.split}_{identity}")
         try:
             calibration = read_kitti_projections(
-                folder / "calib_cam_to_cam" / f"{identity}.txt", "P_rect_02", "P_rect_03"
+                folder / "calib_cam_to_cam" / f"{identity}.txt",
+                "P_rect_02",
+                None if settings.monocular else "P_rect_03",
             )
         except DataError as error:
             yield BrokenFrame(name, name, left, str(error))
@@ -60,9 +65,9 @@ def find_pairs(root: Path, options: Mapping[str, Any]) -> Iterator[StereoPair | 
             frame_id=name,
             left=left,
             # A right image that is not there is missed only where nothing takes its place.
-            right=right if right.exists() or not stored else None,
+            right=_expected(right, settings, stored),
             left_next=left_next,
-            right_next=right_next if right_next.exists() or not stored else None,
+            right_next=_expected(right_next, settings, stored),
             intrinsics=calibration.intrinsics,
             stereo_baseline=calibration.stereo_baseline,
             time_step_s=1 / settings.frame_rate_hz,
@@ -70,9 +75,17 @@ def find_pairs(root: Path, options: Mapping[str, Any]) -> Iterator[StereoPair | 
         )
 
 
+def _expected(right: Path, settings: KittiSceneFlowVideo, stored: Mapping[str, Path]) -> Path | None:
+    """The right image, or None where nobody will miss it."""
+    if settings.monocular or (stored and not right.exists()):
+        return None
+    return right
+
+
 def _stored(root: Path, settings: KittiSceneFlowVideo, name: str) -> dict[str, Path]:
     """Stored measurements of a frame: all three of them or none."""
-    if not settings.measurements:
+    # Stored disparities come from two cameras.
+    if not settings.measurements or settings.monocular:
         return {}
     folder = locate(root, settings.measurements, origin=root)
     paths = {

@@ -14,17 +14,17 @@ from gestalt.data.records import BrokenFrame, StereoPair, safe_id
 
 @dataclass(frozen=True)
 class NumberedFrame:
-    """Both images of one moment.
+    """Both images of one moment, or the one of monocular video.
 
     Attributes:
         number: Frame number; consecutive frames differ by one.
         left: Left image, there or not.
-        right: Right image, there or not.
+        right: Right image, there or not; None in monocular video, where none is expected.
     """
 
     number: int
     left: Path
-    right: Path
+    right: Path | None
 
 
 @dataclass(frozen=True)
@@ -126,10 +126,10 @@ def list_images(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
-def numbered_frames(left: Path, right: Path) -> dict[int, NumberedFrame]:
-    """Frames of two folders whose images carry the frame number as their name."""
+def numbered_frames(left: Path, right: Path | None) -> dict[int, NumberedFrame]:
+    """Frames of two folders, or of one, whose images carry the frame number as their name."""
     return {
-        int(path.stem): NumberedFrame(int(path.stem), path, right / path.name)
+        int(path.stem): NumberedFrame(int(path.stem), path, None if right is None else right / path.name)
         for path in list_images(left)
         if path.stem.isdigit()
     }
