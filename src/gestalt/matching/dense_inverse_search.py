@@ -26,13 +26,7 @@ class DenseInverseSearch:
     """
 
     def __init__(self, settings: DenseInverseSearchSettings) -> None:
-        self._search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-        self._search.setFinestScale(settings.finest_scale)
-        self._search.setPatchSize(settings.patch_size)
-        self._search.setPatchStride(settings.patch_stride)
-        self._search.setGradientDescentIterations(settings.gradient_iterations)
-        self._search.setVariationalRefinementIterations(settings.refinement_iterations)
-        self._search.setUseSpatialPropagation(True)
+        self._settings = settings
         self._min_side = settings.patch_size * MIN_PATCHES * 2**settings.finest_scale
 
     def __call__(self, first: UInt8Array, second: UInt8Array) -> FloatArray:
@@ -45,5 +39,16 @@ class DenseInverseSearch:
         grey = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (first, second)]
         if below or right:
             grey = [cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_REPLICATE) for image in grey]
-        found = self._search.calc(grey[0], grey[1], None)[:height, :width]
+        found = self._open_search().calc(grey[0], grey[1], None)[:height, :width]
         return np.ascontiguousarray(found.transpose(2, 0, 1), dtype=np.float32)
+
+    def _open_search(self) -> cv2.DISOpticalFlow:
+        # One for every call: its buffers crash the process when two threads of a worker share them.
+        search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        search.setFinestScale(self._settings.finest_scale)
+        search.setPatchSize(self._settings.patch_size)
+        search.setPatchStride(self._settings.patch_stride)
+        search.setGradientDescentIterations(self._settings.gradient_iterations)
+        search.setVariationalRefinementIterations(self._settings.refinement_iterations)
+        search.setUseSpatialPropagation(True)
+        return search

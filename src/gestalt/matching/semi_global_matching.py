@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +31,9 @@ class SemiGlobalMatching:
     def __init__(self, settings: SemiGlobalMatchingSettings) -> None:
         self._range = -(-settings.n_disparities // SUBPIXEL) * SUBPIXEL
         weight = 3 * settings.block_size**2
-        self._matcher = cv2.StereoSGBM.create(
+        # One matcher for every call: two threads of a worker would share its buffers.
+        self._open_matcher = partial(
+            cv2.StereoSGBM.create,
             minDisparity=0,
             numDisparities=self._range,
             blockSize=settings.block_size,
@@ -61,7 +65,7 @@ class SemiGlobalMatching:
         padded = [
             cv2.copyMakeBorder(image, 0, 0, self._range, 0, cv2.BORDER_REPLICATE) for image in (left, right)
         ]
-        found = self._matcher.compute(padded[0], padded[1])[:, self._range :]
+        found = self._open_matcher().compute(padded[0], padded[1])[:, self._range :]
         return np.asarray(np.maximum(found / SUBPIXEL, 0), np.float32)
 
     def right(self, left: UInt8Array, right: UInt8Array) -> FloatArray:

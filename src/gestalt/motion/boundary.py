@@ -103,33 +103,50 @@ class Photometry:
         guide: (3, H, W) float in [0, 1], left image at t (a crop of it, where this is one).
         features: (F, H, W) float, the same crop of the left image's features at t.
         next_features: (F, H', W') float, the whole left image's features at t+1.
+        right_next_features: The right image's, or None where there is none.
     """
 
     guide: Tensor
     features: Tensor
     next_features: Tensor
+    right_next_features: Tensor | None
 
     @classmethod
-    def of(cls, left: Tensor, left_next: Tensor) -> Photometry:
+    def of(cls, left: Tensor, left_next: Tensor, right_next: Tensor | None = None) -> Photometry:
         """From (3, H, W) float images in [0, 1]."""
-        return cls(left, _features(left), _features(left_next))
+        right = None if right_next is None else _features(right_next)
+        return cls(left, _features(left), _features(left_next), right)
 
     def crop(self, rows: slice, columns: slice) -> Photometry:
         """The same for a rectangle of the image at t."""
-        return Photometry(self.guide[:, rows, columns], self.features[:, rows, columns], self.next_features)
+        return Photometry(
+            self.guide[:, rows, columns],
+            self.features[:, rows, columns],
+            self.next_features,
+            self.right_next_features,
+        )
 
     def error(self, targets: Tensor) -> Tensor:
         """Truncated difference between every pixel and where it is said to go.
 
         Args:
-            targets: (h, w, 2) float, pixels of the image at t+1.
+            targets: (h, w, 3) float, x, y and disparity at t+1, pixels; (h, w, 2) where one camera looks.
 
         Returns:
-            (h, w) float in [0, 1]; NaN where the target lies outside.
+            (h, w) float in [0, 1], over both views where both see the target; NaN where the left one does not.
         """
-        found, inside = sample(self.next_features, targets.permute(2, 0, 1))
+        x, y = targets[..., 0], targets[..., 1]
+        error, inside = self._error(self.next_features, torch.stack([x, y]))
+        if self.right_next_features is not None:
+            # Optical flow can agree with the left view by chance; the right one was not asked by it.
+            other, seen = self._error(self.right_next_features, torch.stack([x - targets[..., 2], y]))
+            error = torch.where(seen, (error + other) / 2, error)
+        return torch.where(inside, error, torch.nan)
+
+    def _error(self, features: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        found, inside = sample(features, positions)
         error = ((found - self.features).abs() / FEATURE_LIMITS.to(found.device)[:, None, None]).clamp(max=1)
-        return torch.where(inside, error.mean(0), torch.nan)
+        return error.mean(0), inside
 
 
 def _features(image: Tensor) -> Tensor:
@@ -312,9 +329,7 @@ def _photometric_errors(near: PixelEvidence, points: Tensor, motions: Tensor) ->
     """(2, h, w) photometric error of two motions, NaN outside the image; None without images."""
     if near.photometry is None:
         return None
-    errors = [
-        near.photometry.error(project(move(motion, points), near.camera)[..., :2]) for motion in motions
-    ]
+    errors = [near.photometry.error(project(move(motion, points), near.camera)) for motion in motions]
     return torch.stack(errors)
 
 

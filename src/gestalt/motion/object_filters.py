@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -167,7 +167,8 @@ def regions(owner: npt.NDArray[np.int32]) -> Iterator[tuple[int, Region]]:
 
     Noise leaves hundreds of them, so none costs more than its own rectangle.
     """
-    for number, outer in enumerate(ndimage.find_objects(owner), start=1):
+    rectangles: Sequence[tuple[slice, ...] | None] = ndimage.find_objects(owner)
+    for number, outer in enumerate(rectangles, start=1):
         if outer is None:
             continue
         parts, _ = ndimage.label(owner[outer] == number, EIGHT)

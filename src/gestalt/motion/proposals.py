@@ -107,7 +107,7 @@ class FrameProposer:
             frame_id=frame.frame_id,
             time_step_s=frame.time_step_s,
             valid=images.valid,
-            images=(images.left, images.left_next),
+            images=_shown(images),
             device=choose_device(self.device),
         )
         return images, measurement, found
@@ -141,6 +141,11 @@ def check_frames(frames: Sequence[StereoFrame], motion: MotionSettings) -> None:
             f"motion.source is stereo, but {len(lacking)} of {len(frames)} frames of the batch {lacking[0].batch} "
             f"come from one camera, the first is {lacking[0].frame_id}; set motion.source to monocular or none"
         )
+
+
+def _shown(images: StereoImages) -> tuple[npt.NDArray[np.uint8], ...]:
+    right = () if images.right_next is None else (images.right_next,)
+    return images.left, images.left_next, *right
 
 
 def without_depth(forward: npt.NDArray[np.float32], backward: npt.NDArray[np.float32] | None) -> Measurement:

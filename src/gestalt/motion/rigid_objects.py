@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import stats
+from scipy import special
 from torch import Tensor
 from torch.nn import functional
 
@@ -78,7 +78,7 @@ def find_rigid_objects(
     frame_id: str,
     time_step_s: float = 1.0,
     valid: npt.NDArray[np.bool_] | None = None,
-    images: tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]] | None = None,
+    images: tuple[npt.NDArray[np.uint8], ...] | None = None,
     device: torch.device | None = None,
 ) -> RigidObjects:
     """Find what moves on its own in one frame.
@@ -91,7 +91,8 @@ def find_rigid_objects(
         frame_id: The frame.
         time_step_s: Seconds between the frames, for speeds.
         valid: (H, W) bool, where motion may be trusted; None trusts all.
-        images: (H, W, 3) uint8 RGB left images at t and t+1, which sharpen and test masks; None does without.
+        images: (H, W, 3) uint8 RGB left images at t and t+1, and the right one at t+1 where there is one, which
+            sharpen and test masks; None does without.
         device: Where the tensors live.
 
     Returns:
@@ -241,7 +242,7 @@ def cluster_runs(
     clustering = settings.clustering
     draws = Draws(seed, frame_id, settings.runs, cells.device)
     allowed = cells.reliable & (draws.uniform(len(cells)) < clustering.cell_share)
-    inlier_limit = float(stats.chi2.isf(clustering.inlier_tail, df=3))
+    inlier_limit = float(special.chdtri(3, clustering.inlier_tail))
     ground, on_ground = None, None
     if settings.ground.margin_m > 0:
         ground = find_ground(cells, draws.uniform(PROPOSALS, 3)[0], std[2], camera, settings.ground)
