@@ -10,8 +10,9 @@ from torch.nn import functional
 
 from gestalt.config.motion import MotionSettings
 from gestalt.config.presets import default_settings
-from gestalt.motion.consistency import consistent, depth_edges
-from gestalt.motion.noise import estimate_noise, gaussian_std
+from gestalt.motion.consistency import assess, consistent, depth_edges
+from gestalt.motion.geometry import Camera
+from gestalt.motion.noise import Noise, estimate_noise, gaussian_std
 
 
 @pytest.fixture(scope="module")
@@ -102,3 +103,29 @@ def test_the_margin_of_edges_follows_the_setting(paper: MotionSettings) -> None:
     thin, wide = depth_edges(disparity, narrow, 0.0), depth_edges(disparity, paper.reliability, 0.0)
     grown = functional.max_pool2d(thin.float()[None, None], 5, 1, 2)[0, 0] > 0
     assert torch.equal(wide, grown)
+
+
+def test_the_second_disparity_is_read_between_pixels_of_a_surface_and_not_across_a_jump(
+    settings: MotionSettings,
+) -> None:
+    rows, columns = torch.meshgrid(torch.arange(30.0), torch.arange(40.0), indexing="ij")
+    slanted = 10 + 0.4 * rows
+    stepped = torch.where(columns < 20, slanted, slanted + 15)
+    forward = torch.stack([torch.full_like(rows, 0.25), torch.full_like(rows, 0.4)])
+    found = assess(
+        forward,
+        None,
+        slanted,
+        stepped,
+        None,
+        None,
+        None,
+        torch.ones(30, 40, dtype=torch.bool),
+        Noise(0.1, 0.1, 0.1),
+        Camera(400.0, 400.0, 20.0, 15.0, 0.5),
+        settings.reliability,
+    ).disparity_next
+    between = 10 + 0.4 * (rows + 0.4)
+    assert torch.allclose(found[2:-3, 2:17], between[2:-3, 2:17], atol=1e-4)
+    # Column 19 points between the surfaces, and the nearest pixel belongs to the first.
+    assert torch.allclose(found[2:-3, 19], slanted[2:-3, 19], atol=1e-4)

@@ -233,7 +233,7 @@ def draw_object(
         core = smooth < 0
     measured = core & (near.weight > 0)
     evidence = -float(costs.measured_gain[measured].mean()) if bool(measured.any()) else 0.0
-    gain = _photometric_gain(costs.photometric, core)
+    gain = photometric_gain(costs.photometric, core)
     return DrawnObject(rows, columns, smooth, motion, evidence, gain)
 
 
@@ -333,12 +333,18 @@ def _photometric_errors(near: PixelEvidence, points: Tensor, motions: Tensor) ->
     return torch.stack(errors)
 
 
-def _photometric_gain(errors: Tensor | None, mask: Tensor) -> float:
-    """See ``DrawnObject.photometric_gain``; pixels that either motion moves out of the image do not count."""
+def photometric_gain(errors: Tensor | None, mask: Tensor) -> float:
+    """See ``DrawnObject.photometric_gain``; pixels that either motion moves out of the image do not count.
+
+    Args:
+        errors: (2, h, w) float in [0, 1], of ego-motion and object; NaN outside.
+        mask: (h, w) bool.
+    """
     if errors is None:
         return math.nan
     counted = mask & errors.isfinite().all(0)
     if not bool(counted.any()):
         return 0.0
-    ego, own = errors[:, counted].sum(1)
-    return float(1 - own / ego.clamp(min=1e-6))
+    # Where there is no texture either motion explains the colours, and a share of nothing says nothing.
+    ego, own = errors[:, counted].mean(1) + PHOTOMETRIC_NOISE
+    return float(1 - own / ego)
