@@ -107,6 +107,21 @@ class ColourSettings:
 
 
 @dataclass(frozen=True)
+class CoarseStartSettings:
+    """Ours: the losses of the first steps look at smaller images, where long displacements are short."""
+
+    levels: int = setting(
+        "how often the images are halved for the losses of the first steps (0)", low=0, high=3
+    )
+    steps_per_level: int = setting("steps until the losses look at images twice as large", low=1)
+    rest_weight: float = setting(
+        "weight of the length of displacements while images are small, per px; keeps what nothing speaks for "
+        "from wandering off (0)",
+        low=0,
+    )
+
+
+@dataclass(frozen=True)
 class MultiFrameSettings:
     """The optional second phase: what one pair hides, the frame before it shows."""
 
@@ -165,6 +180,7 @@ class OpticalFlowSettings:
     colour: ColourSettings = section(ColourSettings, "what the network sees changed")
     census: CensusSettings = section(CensusSettings, "the photometric loss")
     smoothness: SmoothnessSettings = section(SmoothnessSettings, "the smoothness of displacements")
+    coarse_start: CoarseStartSettings = section(CoarseStartSettings, "small images for the first losses")
     occlusion: OcclusionSettings = section(OcclusionSettings, "pixels without a counterpart")
     self_supervision: SelfSupervisionSettings = section(
         SelfSupervisionSettings, "the network as its own teacher"
