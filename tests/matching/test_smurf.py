@@ -21,6 +21,7 @@ from gestalt.matching.smurf import (
     CropBatch,
     crop_labels,
     make_batch,
+    shrink_batch,
     smurf_losses,
     supervised_losses,
     turn_round,
@@ -136,6 +137,64 @@ def test_batches_of_several_pairs_are_the_mean_of_the_pairs(settings: OpticalFlo
     )
     for name in ("census", "smoothness"):
         assert torch.allclose(together[name], torch.stack([losses[name] for losses in one]).mean(), rtol=1e-5)
+
+
+def test_a_smaller_batch_lies_where_the_large_one_does(settings: OpticalFlowSettings) -> None:
+    """Also where the margin of the context is no multiple of the factor."""
+    crop = dataclasses.replace(settings.crop, context_rows_px=12, context_columns_px=28)
+    batch = make_batch(pair(), [plain()], crop)
+    assert batch.margin == (6, 14)
+    small = shrink_batch(batch, 4)
+    assert small.margin == (1, 3)
+    assert small.source.shape == (2, 3, 8, 12)
+    assert small.context.shape == (2, 3, 8 + 2, 12 + 6)
+    warped, inside = warp_full_image(small, torch.zeros(2, 2, 8, 12))
+    assert torch.allclose(warped, turn_round(small.source), atol=1e-6)
+    assert bool(inside.all())
+    # The stored image goes on for 6 rows above the crop that are in the context: their centres are -6 to -1.
+    assert small.bounds[0].tolist() == pytest.approx(
+        [(value - 1.5) / 4 for value in batch.bounds[0].tolist()]
+    )
+    assert shrink_batch(batch, 1) is batch
+
+
+def test_small_images_know_the_way_from_where_large_ones_do_not(settings: OpticalFlowSettings) -> None:
+    noise = np.random.default_rng(2).standard_normal((160, 200, 3))
+    texture = sum(blur * ndimage.gaussian_filter(noise, (blur, blur, 0)) for blur in (1.5, 3, 6, 12))
+    pixels = np.uint8(np.clip(128 + 45 * texture / np.std(texture), 0, 255))
+    far = 12
+    images = torch.from_numpy(np.stack([pixels[:, far:], pixels[:, :-far]]))[None]
+    crop = dataclasses.replace(settings.crop, height=96, width=128, context_rows_px=32, context_columns_px=48)
+    batch = make_batch(images, [plain(30, 32)], crop)
+
+    def slope(levels: int, guess: float) -> float:
+        """Change of the loss per pixel that the forward displacement grows by, at a guess for both directions."""
+        start = dataclasses.replace(settings.coarse_start, levels=levels, steps_per_level=1)
+        own = dataclasses.replace(settings, crop=crop, coarse_start=start)
+        x = torch.tensor(float(guess), requires_grad=True)
+
+        def network(first: Tensor, second: Tensor, updates: int) -> list[Tensor]:
+            field = x * torch.tensor([1.0, -1.0]).view(2, 1, 1, 1).expand(2, 1, 96, 128)
+            return [torch.cat([field, torch.zeros_like(field)], 1)]
+
+        smurf_losses(network, batch, own, 0)["census"].backward()
+        assert x.grad is not None
+        return float(x.grad)
+
+    assert slope(2, far + 1) > 0 > slope(2, far - 1)
+    near, away = slope(2, far - 4), slope(2, far - 10)
+    assert near < away < -0.005
+    # Full images hardly know it there: the slope is a quarter of that of small ones.
+    assert abs(slope(0, far - 10)) < -0.5 * away
+
+
+def test_the_pull_towards_rest_ends_with_the_small_images(settings: OpticalFlowSettings) -> None:
+    start = dataclasses.replace(settings.coarse_start, levels=1, steps_per_level=5, rest_weight=0.1)
+    own = dataclasses.replace(settings, coarse_start=start)
+    batch = make_batch(pair(), [plain()], own.crop)
+    # Two updates, the first of which counts 0.8, both of 5 px.
+    assert float(smurf_losses(answer(5), batch, own, 4)["rest"]) == pytest.approx(0.1 * 1.8 * 5, rel=0.01)
+    assert float(smurf_losses(answer(5), batch, own, 5)["rest"]) == 0
 
 
 def test_how_many_updates_are_judged_together_changes_nothing(settings: OpticalFlowSettings) -> None:

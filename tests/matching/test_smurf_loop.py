@@ -220,5 +220,9 @@ def test_settings_that_cannot_work_are_refused(pairs: TrainingPairs, tmp_path: P
         )
     with pytest.raises(ConfigError, match="scale_low_log2"):
         check_settings(dataclasses.replace(plain, crop=dataclasses.replace(plain.crop, scale_low_log2=1.0)))
+    with pytest.raises(ConfigError, match=r"coarse_start.levels.*32 x 48. Got: 3, which leave 4"):
+        check_settings(
+            dataclasses.replace(plain, coarse_start=dataclasses.replace(plain.coarse_start, levels=3))
+        )
     with pytest.raises(DataError, match="frame before"):
         train(unordered(pairs), tmp_path)

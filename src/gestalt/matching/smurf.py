@@ -7,7 +7,7 @@ both directions, and the losses are means over both.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,13 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from gestalt.matching.census import census_transform, photometric_losses
+from gestalt.matching.coarse_start import (
+    mean_lengths,
+    shrink_displacements,
+    shrink_factor,
+    shrink_images,
+    shrink_positions,
+)
 from gestalt.matching.colour_changes import ColourChange, Rectangle, change_colours, erase
 from gestalt.matching.crop_placement import (
     Placement,
@@ -117,6 +124,28 @@ def make_batch(pairs: Tensor, augmentations: Sequence[Augmentation], settings: C
     )
 
 
+def shrink_batch(batch: CropBatch, factor: int) -> CropBatch:
+    """The batch for the losses, with images that are smaller by ``factor``; what the network sees stays as it is.
+
+    Args:
+        batch: Crops whose sides are multiples of ``factor``.
+        factor: 1 returns the batch itself.
+    """
+    if factor == 1:
+        return batch
+    (rows, columns), (height, width) = batch.margin, batch.context.shape[-2:]
+    # What is cut off, so that squares of the context lie on those of the crop.
+    above, left = rows % factor, columns % factor
+    context = batch.context[..., above : height - above, left : width - left]
+    return replace(
+        batch,
+        source=shrink_images(batch.source, factor),
+        context=shrink_images(context, factor),
+        margin=(rows // factor, columns // factor),
+        bounds=shrink_positions(batch.bounds, factor),
+    )
+
+
 def crop_of(context: Tensor, margin: tuple[int, int], size: tuple[int, int]) -> Tensor:
     """The middle (..., h, w) of a context."""
     (rows, columns), (height, width) = margin, size
@@ -146,25 +175,28 @@ def warp_full_image(batch: CropBatch, optical_flow: Tensor) -> tuple[Tensor, Ten
 def smurf_losses(
     network: Network, batch: CropBatch, settings: OpticalFlowSettings, step: int
 ) -> dict[str, Tensor]:
-    """The losses of a step: ``census``, ``smoothness`` and ``self_supervision``, weighted, to be summed.
+    """The losses of a step: ``census``, ``smoothness``, ``rest`` and ``self_supervision``, weighted, to be summed.
 
     Args:
         network: The one that learns.
         batch: Crops of pairs.
         settings: Weights and constants.
-        step: Of the training; occlusion and self-supervision start late.
+        step: Of the training; occlusion and self-supervision start late, and images may be small at first.
 
     Source:
         SMURF (Stone et al., CVPR 2021): sequence losses over the updates, full-image warping, self-supervision.
+        Small images and ``rest`` in the first steps are ours.
     """
     predictions = network(batch.seen_source, batch.seen_target, settings.updates)
-    pattern = census_transform(batch.source, settings.census)
+    factor = shrink_factor(step, settings.coarse_start)
+    judged_batch = shrink_batch(batch, factor)
+    pattern = census_transform(judged_batch.source, settings.census)
     # A CPU gains nothing from larger tensors than its caches hold.
     at_once = settings.updates_at_once or (1 if pattern.device.type == "cpu" else len(predictions))
     judged = [
         # Recomputed in the backward pass: the census transform of one update alone is 49 times an image.
         checkpoint(
-            partial(_judge, batch, pattern, settings, step),
+            partial(_judge, judged_batch, pattern, settings, step, factor),
             *predictions[start : start + at_once],
             use_reentrant=False,
             preserve_rng_state=False,
@@ -176,6 +208,13 @@ def smurf_losses(
         "census": settings.census.weight * weigh_sequence(photometric, settings.sequence_decay),
         "smoothness": settings.smoothness.weight * weigh_sequence(smooth, settings.sequence_decay),
     }
+    # Only as long as images are small: a pull towards rest shortens what the images do speak for.
+    rest = settings.coarse_start.rest_weight if factor > 1 else 0.0
+    losses["rest"] = (
+        rest * weigh_sequence(mean_lengths(predictions), settings.sequence_decay)
+        if rest
+        else torch.zeros_like(losses["census"])
+    )
     weight = teaching_weight(step, settings.self_supervision)
     losses["self_supervision"] = (
         weight * teach(network, batch, settings) if weight else torch.zeros_like(losses["census"])
@@ -184,12 +223,20 @@ def smurf_losses(
 
 
 def _judge(
-    batch: CropBatch, pattern: Tensor, settings: OpticalFlowSettings, step: int, *predictions: Tensor
+    batch: CropBatch,
+    pattern: Tensor,
+    settings: OpticalFlowSettings,
+    step: int,
+    factor: int,
+    *predictions: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Photometric loss and smoothness of n predictions for the batch, (n,) each, unweighted."""
+    """Photometric loss and smoothness of n predictions for the batch, (n,) each, unweighted.
+
+    The batch is smaller than the predictions by ``factor``.
+    """
     n = len(predictions)
-    forward = torch.cat(predictions).float()
-    backward = torch.cat([turn_round(prediction) for prediction in predictions]).float()
+    forward = shrink_displacements(torch.cat(predictions).float(), factor)
+    backward = torch.cat([turn_round(prediction) for prediction in forward.chunk(n)])
     warped, inside = warp_full_image(batch, forward)
     visible = visibility(forward, backward, settings.occlusion, step) * inside
     return (

@@ -423,6 +423,13 @@ def check_settings(settings: OpticalFlowSettings) -> None:
             f"{NAME}.self_supervision.margin_px must leave something of a crop of {crop.height} x {crop.width}. "
             f"Got: {settings.self_supervision.margin_px}"
         )
+    levels = settings.coarse_start.levels
+    smallest = min(crop.height, crop.width) // 2**levels
+    if smallest <= settings.census.patch_px:
+        raise ConfigError(
+            f"{NAME}.coarse_start.levels must leave more than {NAME}.census.patch_px ({settings.census.patch_px}) "
+            f"pixels of a crop of {crop.height} x {crop.width}. Got: {levels}, which leave {smallest}"
+        )
     if crop.scale_low_log2 > crop.scale_high_log2:
         raise ConfigError(
             f"{NAME}.crop.scale_low_log2 must not exceed scale_high_log2. "

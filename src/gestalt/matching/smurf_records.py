@@ -27,6 +27,7 @@ COLUMNS = (
     "total",
     "census",
     "smoothness",
+    "rest",
     "self_supervision",
     "supervised",
     "learning_rate",
