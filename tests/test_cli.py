@@ -241,7 +241,7 @@ def test_a_root_outside_the_repository_is_stored_absolute(
         ),
         (
             ("new", "--adapter", "folder", "--root", ".", "--option", "x=1"),
-            "gestalt: --option: the adapter folder has no option 'x'; it has: left, right",
+            "gestalt: --option: the adapter folder has no option 'x'; it has: left, monocular, right",
         ),
         (
             ("new", "--adapter", "folder", "--root", "empty"),
