@@ -22,6 +22,7 @@ from gestalt.config import Params
 from gestalt.config.presets import compose_params
 from gestalt.data.shards import ShardFolder
 from gestalt.errors import DataError
+from gestalt.runtime import limit_threads
 from stages.entry import Stage
 
 SMALL = [
@@ -70,6 +71,8 @@ def work_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
         return ThreadPoolExecutor(1)
 
     monkeypatch.setattr("stages.entry.open_executor", one_thread)
+    # As ``run_stage`` does: the threads that another test left would change the last bits of the first pass.
+    limit_threads(1)
     # Tracking is a side effect with a database of its own.
     for stage in ("guided", "self_training"):
         monkeypatch.setattr(
