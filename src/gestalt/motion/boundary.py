@@ -201,12 +201,8 @@ def draw_object(
     Returns:
         None where no pixel of the object is measured.
     """
-    height, width = votes.shape
-    where = (votes > 0).nonzero()
-    guided, box = round(settings.guided_radius * height), round(settings.box_radius * height)
-    margin = max(2 * guided, 2 * box, MIN_MARGIN_PX)
-    (top, left), (bottom, right) = (where.amin(0) - margin).tolist(), (where.amax(0) + margin + 1).tolist()
-    rows, columns = slice(max(0, top), min(height, bottom)), slice(max(0, left), min(width, right))
+    guided, box = filter_radii(len(votes), settings)
+    rows, columns = surroundings(votes, max(2 * guided, 2 * box, MIN_MARGIN_PX))
     near, votes = frame.crop(rows, columns), votes[rows, columns]
     points = near.points()
     precision = near.precision(points)
@@ -235,6 +231,19 @@ def draw_object(
     evidence = -float(costs.measured_gain[measured].mean()) if bool(measured.any()) else 0.0
     gain = photometric_gain(costs.photometric, core)
     return DrawnObject(rows, columns, smooth, motion, evidence, gain)
+
+
+def filter_radii(height: int, settings: BoundarySettings) -> tuple[int, int]:
+    """Radii of the guided and of the plain filter for images of ``height`` rows, pixels."""
+    return round(settings.guided_radius * height), round(settings.box_radius * height)
+
+
+def surroundings(votes: Tensor, margin: int) -> tuple[slice, slice]:
+    """Rows and columns of the image that lie within ``margin`` pixels of a vote; (H, W) float ``votes``."""
+    height, width = votes.shape
+    where = (votes > 0).nonzero()
+    (top, left), (bottom, right) = (where.amin(0) - margin).tolist(), (where.amax(0) + margin + 1).tolist()
+    return slice(max(0, top), min(height, bottom)), slice(max(0, left), min(width, right))
 
 
 @dataclass(frozen=True, eq=False)
@@ -298,11 +307,7 @@ def _pixel_costs(
     photometric = _photometric_errors(near, points, both)
     if photometric is not None:
         known = (near.disparity > 0) & photometric.isfinite().all(0)
-        radius = PHOTOMETRIC_RADIUS_PX
-        local = box_mean(torch.where(known, photometric, 0.0), radius, radius)
-        local = local / box_mean(known.float(), radius, radius).clamp(min=1e-3) + PHOTOMETRIC_NOISE
-        step = torch.where(known, (local[1] - local[0]) / local.sum(0), 0.0)
-        gain = gain + settings.photometric_weight * step
+        gain = gain + settings.photometric_weight * photometric_step(photometric, known)
         # A pixel without consistent optical flow still says which motion its colour agrees with.
         weight = torch.maximum(weight, known * settings.photometric_share)
     outside, inside = _depth_verdict(near.disparity, near.disparity.flatten()[chosen], settings)
@@ -331,6 +336,22 @@ def _photometric_errors(near: PixelEvidence, points: Tensor, motions: Tensor) ->
         return None
     errors = [near.photometry.error(project(move(motion, points), near.camera)) for motion in motions]
     return torch.stack(errors)
+
+
+def photometric_step(errors: Tensor, known: Tensor) -> Tensor:
+    """How much worse the object's motion explains the colours around each pixel than the standing scene does.
+
+    Args:
+        errors: (2, h, w) float in [0, 1], of the standing scene and of the object.
+        known: (h, w) bool, where both are.
+
+    Returns:
+        (h, w) float in (-1, 1), negative where the object's motion is the better one; 0 where unknown.
+    """
+    radius = PHOTOMETRIC_RADIUS_PX
+    local = box_mean(torch.where(known, errors, 0.0), radius, radius)
+    local = local / box_mean(known.float(), radius, radius).clamp(min=1e-3) + PHOTOMETRIC_NOISE
+    return torch.where(known, (local[1] - local[0]) / local.sum(0), 0.0)
 
 
 def photometric_gain(errors: Tensor | None, mask: Tensor) -> float:

@@ -13,14 +13,16 @@ from gestalt.motion.boundary import (
     CORE_VOTES,
     MIN_CORE_PX,
     MIN_MARGIN_PX,
-    PHOTOMETRIC_NOISE,
-    PHOTOMETRIC_RADIUS_PX,
     DrawnObject,
     Photometry,
+    filter_radii,
+    photometric_gain,
+    photometric_step,
+    surroundings,
 )
 from gestalt.motion.flow_clustering import PIECES, affine_flow, fit_affine, flow_deviation, piece_deviation
 from gestalt.motion.labelling import UNEXPLAINED_SHARE
-from gestalt.motion.smoothing import box_mean, smooth_costs
+from gestalt.motion.smoothing import smooth_costs
 
 # What a standing pixel's free depth costs, in squared deviations: an affine motion has no such freedom at each
 # pixel, so where both explain a pixel alike the object is the simpler one (the price of GRIC, see
@@ -87,12 +89,8 @@ def draw_flow_object(
     Returns:
         None where too few pixels of the object are measured.
     """
-    height, width = votes.shape
-    where = (votes > 0).nonzero()
-    guided, box = round(settings.guided_radius * height), round(settings.box_radius * height)
-    margin = max(2 * guided, 2 * box, MIN_MARGIN_PX)
-    (top, left), (bottom, right) = (where.amin(0) - margin).tolist(), (where.amax(0) + margin + 1).tolist()
-    rows, columns = slice(max(0, top), min(height, bottom)), slice(max(0, left), min(width, right))
+    guided, box = filter_radii(len(votes), settings)
+    rows, columns = surroundings(votes, max(2 * guided, 2 * box, MIN_MARGIN_PX))
     near, votes = frame.crop(rows, columns), votes[rows, columns]
     core = (votes > CORE_VOTES) & (near.weight > 0)
     if int(core.sum()) < MIN_CORE_PX:
@@ -106,11 +104,7 @@ def draw_flow_object(
     errors = _photometric_errors(near, motion)
     if errors is not None:
         known = errors.isfinite().all(0)
-        radius = PHOTOMETRIC_RADIUS_PX
-        local = box_mean(torch.where(known, errors, 0.0), radius, radius)
-        local = local / box_mean(known.float(), radius, radius).clamp(min=1e-3) + PHOTOMETRIC_NOISE
-        step = torch.where(known, (local[1] - local[0]) / local.sum(0), 0.0)
-        gain = gain + settings.photometric_weight * step
+        gain = gain + settings.photometric_weight * photometric_step(errors, known)
         weight = torch.maximum(weight, known * settings.photometric_share)
     smooth, smooth_own = smooth_costs(
         torch.stack([gain, own]),
@@ -125,7 +119,7 @@ def draw_flow_object(
     mask = smooth < 0
     measured = mask & (near.weight > 0)
     evidence = -float(measured_gain[measured].mean()) if bool(measured.any()) else 0.0
-    return DrawnObject(rows, columns, smooth, motion, evidence, _photometric_gain(errors, mask))
+    return DrawnObject(rows, columns, smooth, motion, evidence, photometric_gain(errors, mask))
 
 
 def _refit(near: FlowEvidence, motion: Tensor, core: Tensor, stiffness: float) -> Tensor:
@@ -153,14 +147,3 @@ def _photometric_errors(near: FlowEvidence, motion: Tensor) -> Tensor | None:
     best = off.argmin(0)[None, ..., None].expand(1, *shape, 2)
     flows = (near.standing, moved.gather(0, best)[0])
     return torch.stack([near.photometry.error(near.pixels + flow) for flow in flows])
-
-
-def _photometric_gain(errors: Tensor | None, mask: Tensor) -> float:
-    """Share of the standing scene's photometric error that the motion removes; NaN without images."""
-    if errors is None:
-        return math.nan
-    counted = mask & errors.isfinite().all(0)
-    if not bool(counted.any()):
-        return 0.0
-    standing, own = errors[:, counted].sum(1)
-    return float(1 - own / standing.clamp(min=1e-6))
