@@ -13,7 +13,7 @@ from gestalt.config.motion import MotionSettings
 from gestalt.data.frames import StereoImages
 from gestalt.errors import ConfigError
 from gestalt.matching.dense_inverse_search import DenseInverseSearch
-from gestalt.matching.measurement import Measurement, both_right_images
+from gestalt.matching.measurement import Measurement, measure_pairs
 from gestalt.matching.recent import Recent
 from gestalt.matching.semi_global_matching import SemiGlobalMatching
 from gestalt.runtime import choose_device
@@ -53,18 +53,7 @@ class ClassicMatcher:
 
     def measure(self, images: StereoImages) -> Measurement:
         """See ``Matcher``."""
-        right, right_next = both_right_images(images)
-        forward, backward = self.optical_flow(images.left, images.left_next)
-        disparity, disparity_right = self._disparities(images.left, right)
-        disparity_next, disparity_right_next = self._disparities(images.left_next, right_next)
-        return Measurement(
-            optical_flow_forward=forward,
-            optical_flow_backward=backward,
-            disparity=disparity,
-            disparity_next=disparity_next,
-            disparity_right=disparity_right,
-            disparity_right_next=disparity_right_next,
-        )
+        return measure_pairs(images, self.optical_flow, self._disparities)
 
     def optical_flow(self, first: UInt8Array, second: UInt8Array) -> tuple[FloatArray, FloatArray]:
         """See ``Matcher``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
@@ -62,6 +63,35 @@ class Measurement:
                     f"{field.name} must be finite. Got: {int(bad.sum())} of {array.size} values that are not, "
                     f"the first at {tuple(int(i[0]) for i in bad.nonzero())}; unknown disparity is written as 0"
                 )
+
+
+def measure_pairs(
+    images: StereoImages,
+    optical_flow: Callable[[UInt8Array, UInt8Array], tuple[FloatArray, FloatArray]],
+    disparities: Callable[[UInt8Array, UInt8Array], tuple[FloatArray, FloatArray | None]],
+) -> Measurement:
+    """The measurement of a stereo pair at t and t+1 from whoever matches two images.
+
+    Args:
+        images: All four.
+        optical_flow: First and second image -> displacements there and back.
+        disparities: Left and right image -> disparity of either; None where a matcher leaves the right one out.
+
+    Raises:
+        DataError: A right image is missing.
+    """
+    right, right_next = both_right_images(images)
+    disparity, disparity_right = disparities(images.left, right)
+    forward, backward = optical_flow(images.left, images.left_next)
+    disparity_next, disparity_right_next = disparities(images.left_next, right_next)
+    return Measurement(
+        optical_flow_forward=forward,
+        optical_flow_backward=backward,
+        disparity=disparity,
+        disparity_next=disparity_next,
+        disparity_right=disparity_right,
+        disparity_right_next=disparity_right_next,
+    )
 
 
 def take_stored(stored: StoredMeasurements) -> Measurement:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from gestalt.errors import DataError, ShapeError
-from gestalt.matching.measurement import Measurement, both_right_images
+from gestalt.matching.measurement import Measurement, measure_pairs
 from gestalt.matching.raft import MIN_SIDE, STRIDE, Features, Raft
 from gestalt.matching.recent import Recent
 
@@ -52,18 +52,7 @@ class RaftMatcher:
             DataError: A right image is missing, or the network gives a value that is not finite.
             ShapeError: The images differ in size.
         """
-        right, right_next = both_right_images(images)
-        disparity, disparity_right = self._disparities(images.left, right)
-        forward, backward = self.optical_flow(images.left, images.left_next)
-        disparity_next, disparity_right_next = self._disparities(images.left_next, right_next)
-        return Measurement(
-            optical_flow_forward=forward,
-            optical_flow_backward=backward,
-            disparity=disparity,
-            disparity_next=disparity_next,
-            disparity_right=disparity_right,
-            disparity_right_next=disparity_right_next,
-        )
+        return measure_pairs(images, self.optical_flow, self._disparities)
 
     def optical_flow(self, first: UInt8Array, second: UInt8Array) -> tuple[FloatArray, FloatArray]:
         """See ``Matcher``.
