@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from gestalt.config.optical_flow import OpticalFlowSettings
+from gestalt.data.training_state import STATE_FILE
 from gestalt.errors import ConfigError, DataError
 from gestalt.matching.smurf_loop import (
     Phase,
@@ -20,7 +21,7 @@ from gestalt.matching.smurf_loop import (
     check_settings,
     train_optical_flow,
 )
-from gestalt.matching.smurf_records import LABEL_FOLDER, STATE_FILE, CurveRow, forget_training
+from gestalt.matching.smurf_records import LABEL_FOLDER, CurveRow, forget_training
 from gestalt.matching.training_pairs import TrainingPairs
 from tests.matching.small_training import (
     DISPARITY,

@@ -7,14 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from gestalt.data.training_state import load_state, save_state
 from gestalt.errors import DataError
 from gestalt.matching.smurf_records import (
     COLUMNS,
     CurveRow,
     last_losses,
-    load_state,
     read_label,
-    save_state,
     write_curve,
     write_label,
 )

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from gestalt.data.training_state import load_state, save_state
 from gestalt.errors import ConfigError, DataError
 from gestalt.matching.colour_changes import draw_colour_changes, draw_rectangles
 from gestalt.matching.crop_placement import draw_placement
@@ -29,9 +30,7 @@ from gestalt.matching.smurf_records import (
     CurveRow,
     Log,
     label_path,
-    load_state,
     read_label,
-    save_state,
     write_label,
 )
 from gestalt.matching.training_pairs import TrainingPairs

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
-import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gestalt.data.atomic_files import write_bytes, written_aside
+from gestalt.data.atomic_files import write_bytes
+from gestalt.data.training_state import STATE_FILE
 from gestalt.errors import DataError
 
-STATE_FILE, LABEL_FOLDER = "state.pt", "labels"
+LABEL_FOLDER = "labels"
 # Labels are stored in this part of a pixel, as in KITTI's files.
 LABEL_UNITS_PER_PX = 64
 # Digits of the curve.
@@ -36,34 +35,6 @@ COLUMNS = (
 # A row of the curve: every column by its name; what a phase has not is 0.
 CurveRow = dict[str, float]
 Log = Callable[[int, dict[str, float]], None]
-
-
-def save_state(folder: Path, state: Mapping[str, Any]) -> None:
-    """Write ``state`` (tensors, numbers, strings, lists and dictionaries of them) aside, then rename it.
-
-    Raises:
-        DataError: The disk is full.
-    """
-    with written_aside(folder / STATE_FILE) as aside:
-        torch.save(dict(state), aside)
-
-
-def load_state(folder: Path, device: torch.device) -> dict[str, Any] | None:
-    """What ``save_state`` wrote, or None where there is nothing.
-
-    Raises:
-        DataError: The file is damaged.
-    """
-    path = folder / STATE_FILE
-    if not path.exists():
-        return None
-    try:
-        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
-        raise DataError(
-            f"{path} is damaged ({str(error).splitlines()[0]}); delete it to train from the start"
-        ) from error
-    return state
 
 
 def forget_training(folder: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from gestalt.config.network import NetworkSettings
 from gestalt.config.training import DropLossSettings, GuidedSettings
+from gestalt.data.training_state import load_state
 from gestalt.errors import ConfigError
 from gestalt.network.checkpoint import start_from
 from gestalt.network.drop_loss import DropRule
@@ -26,7 +27,7 @@ from gestalt.training.copy_paste import PredictionQueue, label_candidates, novel
 from gestalt.training.curve import CurveRow
 from gestalt.training.dataset import check_things, step_indices
 from gestalt.training.loop import Log, Training, make_optimiser, run_training
-from gestalt.training.resume import load_state, state_folder
+from gestalt.training.resume import state_folder
 from gestalt.training.sample import TrainingSample
 
 NAME = "guided"

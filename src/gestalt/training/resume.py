@@ -1,21 +1,16 @@
-"""Resumable state of a training: written whole or not at all, read without running any code it could hold."""
+"""Where the state of an unfinished training lies: other settings, inputs or code, another folder."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from gestalt.data.atomic_files import written_aside
 from gestalt.data.sharded_run import code_version
-from gestalt.errors import DataError
+from gestalt.data.training_state import STATE_FILE
 
-STATE_FILE = "state.pt"
 KEY_LENGTH = 16
 
 
@@ -28,34 +23,6 @@ def state_folder(cache_dir: Path, key: Mapping[str, Any]) -> Path:
     """
     text = json.dumps({**key, "code": code_version()}, sort_keys=True, default=str)
     return cache_dir / hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
-
-
-def save_state(folder: Path, state: Mapping[str, Any]) -> None:
-    """Write ``state`` (tensors, numbers, strings, lists and dictionaries of them).
-
-    Raises:
-        DataError: The disk is full.
-    """
-    with written_aside(folder / STATE_FILE) as aside:
-        torch.save(dict(state), aside)
-
-
-def load_state(folder: Path, device: torch.device) -> dict[str, Any] | None:
-    """What ``save_state`` wrote, or None where there is nothing.
-
-    Raises:
-        DataError: The file is damaged.
-    """
-    path = folder / STATE_FILE
-    if not path.exists():
-        return None
-    try:
-        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
-        raise DataError(
-            f"{path} is damaged ({str(error).splitlines()[0]}); delete it to train from the start"
-        ) from error
-    return state
 
 
 def forget_state(folder: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 
 from gestalt.config.training import SelfTrainingSettings
+from gestalt.data.training_state import load_state
 from gestalt.network.panoptic_network import PanopticNetwork
 from gestalt.network.test_time import predict_views
 from gestalt.panoptic import UInt8Array
@@ -22,7 +23,7 @@ from gestalt.training.curve import CurveRow
 from gestalt.training.dataset import step_indices
 from gestalt.training.guided import OVERLAP_SHARE, TrainingResult, drop_rule
 from gestalt.training.loop import Log, Training, make_optimiser, run_training
-from gestalt.training.resume import load_state, state_folder
+from gestalt.training.resume import state_folder
 from gestalt.training.sample import TrainingSample
 from gestalt.training.self_labels import self_label
 
