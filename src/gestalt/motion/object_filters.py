@@ -34,7 +34,7 @@ class Proposal:
         source: Which measurements it comes from: ``stereo`` or ``monocular``. What is in metres is NaN where
             one camera saw it.
         area_px: Pixels.
-        surface_m2: Visible physical surface, m^2.
+        surface_m2: Visible physical surface of what was measured, without what completion added, m^2.
         consistency: Runs that vouch for it.
         score: After Matrix NMS, in [0, 1].
         depth_m: Median depth, metres.
