@@ -318,7 +318,7 @@ def measure(street: Street, trial: Trial) -> Measurement:
 def search(street: Street, measurement: Measurement, trial: Trial, place: Place) -> RigidObjects:
     """Run the motion method as the stage does, except that images can be hidden from it."""
     images = street.images
-    _, right_next = both_right_images(images)
+    right, right_next = both_right_images(images)
     return find_rigid_objects(
         measurement,
         camera_of(images.intrinsics, images.stereo_baseline),
@@ -326,7 +326,7 @@ def search(street: Street, measurement: Measurement, trial: Trial, place: Place)
         seed=0,
         frame_id=place.frame_id,
         time_step_s=place.settings.time_step_s,
-        images=(images.left, images.left_next, right_next) if trial.with_images else None,
+        images=(images.left, images.left_next, right_next, right) if trial.with_images else None,
         device=choose_device(trial.device),
     )
 

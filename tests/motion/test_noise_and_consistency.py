@@ -54,10 +54,10 @@ def test_a_few_gross_errors_do_not_move_the_median_estimate(settings: MotionSett
     assert truncated > 1.5
 
 
-def test_what_was_not_measured_gets_the_lower_bound(settings: MotionSettings) -> None:
+def test_what_came_without_a_reverse_direction_gets_the_set_noise(settings: MotionSettings) -> None:
     noise = estimate_noise(torch.randn(2, 20, 30), None, torch.rand(20, 30) * 10, None, settings.noise)
-    low = settings.noise.min_std_px
-    assert (noise.x, noise.y, noise.disparity) == (low, low, low)
+    given = settings.noise.unknown_std_px
+    assert (noise.x, noise.y, noise.disparity) == (given, given, given)
 
 
 def test_inverse_optical_flows_agree_everywhere_inside(paper: MotionSettings) -> None:

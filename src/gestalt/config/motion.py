@@ -19,6 +19,10 @@ class NoiseSettings:
     max_std_px: float = setting(
         "upper bound, px (CUPS: 10); residuals beyond sqrt(2) times it are ignored", low=0.1
     )
+    unknown_std_px: float = setting(
+        "taken for measurements that came without a reverse direction, which alone betrays noise, px",
+        low=0.005,
+    )
     propagate: bool = setting("let the noise of the first disparity widen what its prediction may miss")
 
 
@@ -154,6 +158,11 @@ class BoundarySettings:
     photometric_share: float = setting(
         "weight of a pixel that has a colour and a depth but no consistent optical flow", low=0, high=1
     )
+    disparity_slack_px: float = setting(
+        "how far the disparity may be off, px, when the images are asked whether a motion explains them better "
+        "than the standing scene",
+        low=0,
+    )
     completion_radius: float = setting(
         "masks at the sides, where nothing can be measured, grow to the edges of the image smoothed by this, "
         "share of the rows; 0 leaves them cut off",
@@ -175,6 +184,11 @@ class FilterSettings:
     min_evidence: float = setting("least mean gain in squared deviation over the ego-motion", low=0)
     min_photometric_gain: float = setting(
         "least share of the ego-motion's photometric error that the object's motion removes", low=-1, high=1
+    )
+    min_photometric_significance: float = setting(
+        "least standard errors by which the object's motion explains the colours better than the ego-motion; "
+        "-1000 does not ask",
+        low=-1000,
     )
 
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from gestalt.config.motion import BoundarySettings
-from gestalt.matching.warping import sample
 from gestalt.motion.geometry import Camera, back_project, project
 from gestalt.motion.labelling import UNEXPLAINED_SHARE
+from gestalt.motion.photometry import (
+    NO_IMAGES,
+    RADIUS_PX,
+    PhotometricVerdict,
+    Photometry,
+    contest,
+    photometric_step,
+)
 from gestalt.motion.rigid_motion import (
     Precision,
     measurement_precision,
@@ -20,7 +25,7 @@ from gestalt.motion.rigid_motion import (
     refine_motion,
     squared_deviation,
 )
-from gestalt.motion.smoothing import box_mean, smooth_costs
+from gestalt.motion.smoothing import smooth_costs
 
 # Pixels around an object that its filters may look at, at least.
 MIN_MARGIN_PX = 6
@@ -33,10 +38,6 @@ CORE_TAIL = 0.05
 HIDDEN_SHARE = 0.5
 # Rounds of refitting a motion to what it explains.
 GROWTH_STEPS = 1
-# Window and floor of photometric errors that are compared: below the floor there is only sensor noise.
-PHOTOMETRIC_RADIUS_PX, PHOTOMETRIC_NOISE = 2, 0.02
-# Differences of grey value and its gradients that count in full.
-FEATURE_LIMITS = torch.tensor([0.15, 0.08, 0.08])
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,69 +97,6 @@ class PixelEvidence:
 
 
 @dataclass(frozen=True, eq=False)
-class Photometry:
-    """The images of a frame, for asking them which motion explains them.
-
-    Attributes:
-        guide: (3, H, W) float in [0, 1], left image at t (a crop of it, where this is one).
-        features: (F, H, W) float, the same crop of the left image's features at t.
-        next_features: (F, H', W') float, the whole left image's features at t+1.
-        right_next_features: The right image's, or None where there is none.
-    """
-
-    guide: Tensor
-    features: Tensor
-    next_features: Tensor
-    right_next_features: Tensor | None
-
-    @classmethod
-    def of(cls, left: Tensor, left_next: Tensor, right_next: Tensor | None = None) -> Photometry:
-        """From (3, H, W) float images in [0, 1]."""
-        right = None if right_next is None else _features(right_next)
-        return cls(left, _features(left), _features(left_next), right)
-
-    def crop(self, rows: slice, columns: slice) -> Photometry:
-        """The same for a rectangle of the image at t."""
-        return Photometry(
-            self.guide[:, rows, columns],
-            self.features[:, rows, columns],
-            self.next_features,
-            self.right_next_features,
-        )
-
-    def error(self, targets: Tensor) -> Tensor:
-        """Truncated difference between every pixel and where it is said to go.
-
-        Args:
-            targets: (h, w, 3) float, x, y and disparity at t+1, pixels; (h, w, 2) where one camera looks.
-
-        Returns:
-            (h, w) float in [0, 1], over both views where both see the target; NaN where the left one does not.
-        """
-        x, y = targets[..., 0], targets[..., 1]
-        error, inside = self._error(self.next_features, torch.stack([x, y]))
-        if self.right_next_features is not None:
-            # Optical flow can agree with the left view by chance; the right one was not asked by it.
-            other, seen = self._error(self.right_next_features, torch.stack([x - targets[..., 2], y]))
-            error = torch.where(seen, (error + other) / 2, error)
-        return torch.where(inside, error, torch.nan)
-
-    def _error(self, features: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        found, inside = sample(features, positions)
-        error = ((found - self.features).abs() / FEATURE_LIMITS.to(found.device)[:, None, None]).clamp(max=1)
-        return error.mean(0), inside
-
-
-def _features(image: Tensor) -> Tensor:
-    """Grey value and its two gradients, (3, H, W): brightness may drift, edges do not."""
-    grey = image.mean(0, keepdim=True)
-    padded = functional.pad(grey[None], (1, 1, 1, 1), mode="replicate")[0]
-    across = (padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]) / 2
-    down = (padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]) / 2
-    return torch.cat([grey, across, down])
-
-
-@dataclass(frozen=True, eq=False)
 class DrawnObject:
     """One object at full resolution.
 
@@ -168,8 +106,7 @@ class DrawnObject:
         cost: (h, w) float, negative where the object explains a pixel better than the ego-motion.
         motion: (4, 4), refitted to the pixels.
         evidence: Mean drop of the squared deviation over the measured pixels of the mask.
-        photometric_gain: Share of the ego-motion's photometric error that the motion removes; NaN without
-        images.
+        photometric: What the images say of the motion.
     """
 
     rows: slice
@@ -177,7 +114,7 @@ class DrawnObject:
     cost: Tensor
     motion: Tensor
     evidence: float
-    photometric_gain: float
+    photometric: PhotometricVerdict
 
 
 def draw_object(
@@ -229,8 +166,32 @@ def draw_object(
         core = smooth < 0
     measured = core & (near.weight > 0)
     evidence = -float(costs.measured_gain[measured].mean()) if bool(measured.any()) else 0.0
-    gain = photometric_gain(costs.photometric, core)
-    return DrawnObject(rows, columns, smooth, motion, evidence, gain)
+    return DrawnObject(
+        rows,
+        columns,
+        smooth,
+        motion,
+        evidence,
+        _ask_images(near, motion, core, settings.disparity_slack_px),
+    )
+
+
+def _ask_images(near: PixelEvidence, motion: Tensor, mask: Tensor, slack_px: float) -> PhotometricVerdict:
+    if near.photometry is None or not bool(mask.any()):
+        return NO_IMAGES
+    # No pixel further away than the window is asked.
+    rows, columns = surroundings(mask, RADIUS_PX)
+    closer = near.crop(rows, columns)
+    assert closer.photometry is not None
+    return contest(
+        closer.photometry,
+        closer.pixels,
+        closer.disparity,
+        torch.stack([near.ego_motion, motion]),
+        near.camera,
+        mask[rows, columns],
+        slack_px,
+    )
 
 
 def filter_radii(height: int, settings: BoundarySettings) -> tuple[int, int]:
@@ -239,7 +200,7 @@ def filter_radii(height: int, settings: BoundarySettings) -> tuple[int, int]:
 
 
 def surroundings(votes: Tensor, margin: int) -> tuple[slice, slice]:
-    """Rows and columns of the image that lie within ``margin`` pixels of a vote; (H, W) float ``votes``."""
+    """Rows and columns of the image that lie within ``margin`` pixels of a vote; (H, W) ``votes``."""
     height, width = votes.shape
     where = (votes > 0).nonzero()
     (top, left), (bottom, right) = (where.amin(0) - margin).tolist(), (where.amax(0) + margin + 1).tolist()
@@ -255,14 +216,12 @@ class _PixelCosts:
         own: (h, w) float, squared deviation from the object's motion.
         weight: (h, w) float, how much each pixel counts.
         measured_gain: (h, w) float, the part of ``gain`` that was measured.
-        photometric: (2, h, w) float or None, photometric errors of ego-motion and object.
     """
 
     gain: Tensor
     own: Tensor
     weight: Tensor
     measured_gain: Tensor
-    photometric: Tensor | None
 
 
 def _refit(
@@ -318,7 +277,7 @@ def _pixel_costs(
     weight = torch.where(hidden, weight.clamp(min=settings.hidden_weight), weight)
     gain, own = (torch.where(outside, cost_limit, plane) for plane in (gain, own))
     weight = torch.where(outside, 1.0, weight)
-    return _PixelCosts(gain, own, weight, measured_gain, photometric)
+    return _PixelCosts(gain, own, weight, measured_gain)
 
 
 def _depth_verdict(disparity: Tensor, core: Tensor, settings: BoundarySettings) -> tuple[Tensor, Tensor]:
@@ -336,36 +295,3 @@ def _photometric_errors(near: PixelEvidence, points: Tensor, motions: Tensor) ->
         return None
     errors = [near.photometry.error(project(move(motion, points), near.camera)) for motion in motions]
     return torch.stack(errors)
-
-
-def photometric_step(errors: Tensor, known: Tensor) -> Tensor:
-    """How much worse the object's motion explains the colours around each pixel than the standing scene does.
-
-    Args:
-        errors: (2, h, w) float in [0, 1], of the standing scene and of the object.
-        known: (h, w) bool, where both are.
-
-    Returns:
-        (h, w) float in (-1, 1), negative where the object's motion is the better one; 0 where unknown.
-    """
-    radius = PHOTOMETRIC_RADIUS_PX
-    local = box_mean(torch.where(known, errors, 0.0), radius, radius)
-    local = local / box_mean(known.float(), radius, radius).clamp(min=1e-3) + PHOTOMETRIC_NOISE
-    return torch.where(known, (local[1] - local[0]) / local.sum(0), 0.0)
-
-
-def photometric_gain(errors: Tensor | None, mask: Tensor) -> float:
-    """See ``DrawnObject.photometric_gain``; pixels that either motion moves out of the image do not count.
-
-    Args:
-        errors: (2, h, w) float in [0, 1], of ego-motion and object; NaN outside.
-        mask: (h, w) bool.
-    """
-    if errors is None:
-        return math.nan
-    counted = mask & errors.isfinite().all(0)
-    if not bool(counted.any()):
-        return 0.0
-    # Where there is no texture either motion explains the colours, and a share of nothing says nothing.
-    ego, own = errors[:, counted].mean(1) + PHOTOMETRIC_NOISE
-    return float(1 - own / ego)

@@ -14,14 +14,12 @@ from gestalt.motion.boundary import (
     MIN_CORE_PX,
     MIN_MARGIN_PX,
     DrawnObject,
-    Photometry,
     filter_radii,
-    photometric_gain,
-    photometric_step,
     surroundings,
 )
 from gestalt.motion.flow_clustering import PIECES, affine_flow, fit_affine, flow_deviation, piece_deviation
 from gestalt.motion.labelling import UNEXPLAINED_SHARE
+from gestalt.motion.photometry import Photometry, compare_errors, photometric_step
 from gestalt.motion.smoothing import smooth_costs
 
 # What a standing pixel's free depth costs, in squared deviations: an affine motion has no such freedom at each
@@ -119,7 +117,14 @@ def draw_flow_object(
     mask = smooth < 0
     measured = mask & (near.weight > 0)
     evidence = -float(measured_gain[measured].mean()) if bool(measured.any()) else 0.0
-    return DrawnObject(rows, columns, smooth, motion, evidence, photometric_gain(errors, mask))
+    return DrawnObject(
+        rows,
+        columns,
+        smooth,
+        motion,
+        evidence,
+        compare_errors(errors, mask),
+    )
 
 
 def _refit(near: FlowEvidence, motion: Tensor, core: Tensor, stiffness: float) -> Tensor:

@@ -14,7 +14,6 @@ from torch.nn import functional
 from gestalt.config.motion import MonocularSettings, MotionSettings
 from gestalt.errors import ConfigError, DataError, ShapeError
 from gestalt.matching.warping import pixel_grid, warp
-from gestalt.motion.boundary import Photometry
 from gestalt.motion.camera_motion import FoundMotion, find_camera_motion
 from gestalt.motion.consistency import consistent
 from gestalt.motion.draws import Draws
@@ -27,6 +26,7 @@ from gestalt.motion.labelling import EXCLUDED, RunMasks, assign_runs
 from gestalt.motion.noise import Noise, estimate_noise
 from gestalt.motion.object_filters import ObjectMask, compose_flat_objects
 from gestalt.motion.parallax import find_ceiling
+from gestalt.motion.photometry import Photometry
 from gestalt.motion.rigid_objects import NO_EGO_MOTION, NO_OBJECT, TOO_FEW_RELIABLE, RigidObjects
 from gestalt.motion.smoothing import box_mean
 
@@ -255,10 +255,10 @@ def _draw(
             fates[index] = "nothing measured inside"
         elif drawn.evidence < filters.min_evidence:
             fates[index] = f"evidence {drawn.evidence:.1f} < {filters.min_evidence:g}"
-        # NaN where there are no images to ask.
-        elif drawn.photometric_gain < monocular.min_photometric_gain:
-            least = monocular.min_photometric_gain
-            fates[index] = f"photometric gain {drawn.photometric_gain:.2f} < {least:g}"
+        elif failure := drawn.photometric.failure(
+            monocular.min_photometric_gain, filters.min_photometric_significance
+        ):
+            fates[index] = failure
         else:
             cost = drawn.cost.cpu().numpy()
             fates[index] = ObjectMask(

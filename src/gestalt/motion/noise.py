@@ -86,9 +86,9 @@ def estimate_noise(
         settings: Estimator and bounds.
 
     Returns:
-        Standard deviations; the lower bound for what cannot be estimated.
+        Standard deviations; ``unknown_std_px`` for what cannot be estimated.
     """
-    std_x = std_y = std_disparity = settings.min_std_px
+    std_x = std_y = std_disparity = settings.unknown_std_px
     if backward is not None:
         returned, inside = warp(backward, forward)
         residual = torch.where(inside, forward + returned, torch.nan)

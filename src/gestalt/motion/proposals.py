@@ -144,8 +144,10 @@ def check_frames(frames: Sequence[StereoFrame], motion: MotionSettings) -> None:
 
 
 def _shown(images: StereoImages) -> tuple[npt.NDArray[np.uint8], ...]:
-    right = () if images.right_next is None else (images.right_next,)
-    return images.left, images.left_next, *right
+    if images.right_next is None:
+        return images.left, images.left_next
+    right = () if images.right is None else (images.right,)
+    return images.left, images.left_next, images.right_next, *right
 
 
 def without_depth(forward: npt.NDArray[np.float32], backward: npt.NDArray[np.float32] | None) -> Measurement:

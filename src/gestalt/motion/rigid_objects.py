@@ -17,7 +17,7 @@ from gestalt.errors import ConfigError, ShapeError
 from gestalt.matching.measurement import Measurement
 from gestalt.matching.warping import pixel_grid
 from gestalt.motion.background import cell_weights, find_background
-from gestalt.motion.boundary import Photometry, PixelEvidence, draw_object
+from gestalt.motion.boundary import PixelEvidence, draw_object
 from gestalt.motion.cells import Cells, sample_cells
 from gestalt.motion.clustering import Clustering, Models, is_static, merge_models, object_prior
 from gestalt.motion.completion import complete_masks, recount
@@ -29,6 +29,7 @@ from gestalt.motion.ground import PROPOSALS, Ground, find_ground
 from gestalt.motion.labelling import label_runs
 from gestalt.motion.noise import Noise, estimate_noise
 from gestalt.motion.object_filters import ObjectMask, Proposal, compose_objects
+from gestalt.motion.photometry import Photometry
 from gestalt.motion.rigid_motion import move
 from gestalt.motion.smoothing import RESIDUAL_NOISE, keep_edges
 
@@ -91,8 +92,8 @@ def find_rigid_objects(
         frame_id: The frame.
         time_step_s: Seconds between the frames, for speeds.
         valid: (H, W) bool, where motion may be trusted; None trusts all.
-        images: (H, W, 3) uint8 RGB left images at t and t+1, and the right one at t+1 where there is one, which
-            sharpen and test masks; None does without.
+        images: (H, W, 3) uint8 RGB left images at t and t+1, and where there are any the right ones at t+1 and t;
+            they sharpen and test masks. None does without.
         device: Where the tensors live.
 
     Returns:
@@ -290,9 +291,10 @@ def _draw(
         if drawn.evidence < filters.min_evidence:
             fates[index] = f"evidence {drawn.evidence:.1f} < {filters.min_evidence:g}"
             continue
-        # NaN where there are no images to ask.
-        if drawn.photometric_gain < filters.min_photometric_gain:
-            fates[index] = f"photometric gain {drawn.photometric_gain:.2f} < {filters.min_photometric_gain:g}"
+        if failure := drawn.photometric.failure(
+            filters.min_photometric_gain, filters.min_photometric_significance
+        ):
+            fates[index] = failure
             continue
         points = frame.crop(drawn.rows, drawn.columns).points().flatten(0, 1)
         moved = move(drawn.motion, points) - move(frame.ego_motion, points)
