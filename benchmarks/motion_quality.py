@@ -5,6 +5,7 @@ prints one JSON object: per seed and over the seeds precision, recall at IoU 0.5
 class and CPU seconds per frame. Two sets of objects are to be found: `moving`, all moving ones of at least 64 visible
 pixels; `measurable`, those of them that show at least 0.65 m^2 and of whose pixels at least half have a consistent
 measurement. A mask that lies mostly on another moving object is neither right nor wrong.
+`--set motion.source=monocular` takes the optical flow of the left camera alone.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ from gestalt.errors import ConfigError, GestaltError
 from gestalt.evaluation.instances import HIT_IOU, IGNORED_SHARE, InstanceQuality
 from gestalt.matching.matcher import check_matcher, open_matcher
 from gestalt.matching.measurement import Measurement, both_right_images
-from gestalt.motion.proposals import camera_of
+from gestalt.motion.monocular import find_monocular_objects
+from gestalt.motion.object_filters import MONOCULAR
+from gestalt.motion.proposals import camera_of, without_depth
 from gestalt.motion.rigid_objects import RigidObjects, find_rigid_objects
 from gestalt.runtime import choose_device, open_executor, progress, start
 
@@ -310,18 +313,38 @@ def judge_place(trial: Trial, place: Place) -> Judgement:
 
 def measure(street: Street, trial: Trial) -> Measurement:
     """Optical flow and disparities of a street: the truth, or what a matcher sees."""
+    images = street.images
+    if trial.motion.source == MONOCULAR:
+        if trial.measurement == EXACT:
+            exact = street.measurement()
+            return without_depth(exact.optical_flow_forward, exact.optical_flow_backward)
+        return without_depth(
+            *open_matcher(trial.motion, trial.device).optical_flow(images.left, images.left_next)
+        )
     if trial.measurement == EXACT:
         return street.measurement()
-    return open_matcher(trial.motion, trial.device).measure(street.images)
+    return open_matcher(trial.motion, trial.device).measure(images)
 
 
 def search(street: Street, measurement: Measurement, trial: Trial, place: Place) -> RigidObjects:
     """Run the motion method as the stage does, except that images can be hidden from it."""
     images = street.images
+    camera = camera_of(images.intrinsics, images.stereo_baseline)
+    if trial.motion.source == MONOCULAR:
+        return find_monocular_objects(
+            measurement.optical_flow_forward,
+            measurement.optical_flow_backward,
+            camera,
+            trial.motion,
+            seed=0,
+            frame_id=place.frame_id,
+            images=(images.left, images.left_next) if trial.with_images else None,
+            device=choose_device(trial.device),
+        )
     right, right_next = both_right_images(images)
     return find_rigid_objects(
         measurement,
-        camera_of(images.intrinsics, images.stereo_baseline),
+        camera,
         trial.motion,
         seed=0,
         frame_id=place.frame_id,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.motion_quality import Judgement, Trial, judge, search
+from benchmarks.motion_quality import Judgement, Trial, judge, measure, search
 from benchmarks.rendered_streets import Place, Street, render_street
 from gestalt.config.presets import default_settings
 from gestalt.motion.rigid_objects import NO_OBJECT, RigidObjects
@@ -68,3 +69,18 @@ def test_the_same_street_with_everything_at_rest_has_no_proposal(place: Place, d
     found = found_in(place, street)
     assert found.reason == NO_OBJECT
     assert not found.instance_map.any()
+
+
+def test_one_camera_finds_fewer_and_is_seldom_wrong() -> None:
+    motion = dataclasses.replace(default_settings("motion"), source="monocular")
+    trial = dataclasses.replace(TRIAL, motion=motion, with_images=True)
+    judged = []
+    for place in PLACES:
+        street = render_street(place)
+        found = search(street, measure(street, trial), trial, place)
+        assert {proposal.source for proposal in found.proposals} <= {"monocular"}
+        judged.append(judge(place.frame_id, street, found))
+    n_hits = sum(item.is_hit and item.is_counted for one in judged for item in one.objects)
+    wrong = [mask for one in judged for mask in one.false_masks["moving"]]
+    assert n_hits >= 10
+    assert len(wrong) <= 3, wrong
