@@ -121,17 +121,19 @@ def views(motion_px: float, disparity: float, disparity_next: float) -> tuple[Te
     return seen(0), seen(motion_px), seen(motion_px - disparity_next), seen(-disparity)
 
 
-def ask(images: tuple[Tensor, ...], disparity: float, motion_m: float, slack_px: float) -> PhotometricVerdict:
-    """Standing or moving sideways by ``motion_m``?"""
-    moved = torch.eye(4)
-    moved[0, 3] = motion_m
+def ask(
+    images: tuple[Tensor, ...], disparity: float, sideways_m: tuple[float, float], slack_px: float
+) -> PhotometricVerdict:
+    """Which of two sideways motions against the camera, the standing scene's or the object's?"""
+    motions = torch.eye(4).repeat(2, 1, 1)
+    motions[:, 0, 3] = torch.tensor(sideways_m)
     mask = torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
     mask[10:30, 25:50] = True
     return contest(
         Photometry.of(*images),
         pixel_grid(HEIGHT, WIDTH),
         torch.full((HEIGHT, WIDTH), disparity),
-        torch.stack([torch.eye(4), moved]),
+        motions,
         CAMERA,
         mask,
         slack_px,
@@ -141,9 +143,21 @@ def ask(images: tuple[Tensor, ...], disparity: float, motion_m: float, slack_px:
 def test_what_really_moves_wins_whatever_depth_the_standing_scene_may_choose() -> None:
     # Disparity 5 px at focal length 100 px and baseline 0.5 m is 10 m, where 0.2 m are 2 px.
     for slack_px in (0.0, 2.0):
-        verdict = ask(views(2.0, 5.0, 5.0), 5.0, 0.2, slack_px)
+        verdict = ask(views(2.0, 5.0, 5.0), 5.0, (0.0, 0.2), slack_px)
         assert verdict.gain > 0.4
         assert verdict.significance > 6
+
+
+def test_the_right_images_tell_a_motion_from_another_depth() -> None:
+    # The camera moves 0.5 m to the right, the object 0.2 m: it passes by 3 px, as what stands farther away, at 3 px of
+    # disparity, does.
+    images = views(-3.0, 5.0, 5.0)
+    asked = (-0.5, -0.3)
+    assert ask(images, 5.0, asked, 2.0).gain > 0.3
+    assert ask(images[:3], 5.0, asked, 2.0).gain > 0.3
+    assert ask(images[:2], 5.0, asked, 0.0).gain > 0.3
+    # One camera cannot know.
+    assert abs(ask(images[:2], 5.0, asked, 2.0).gain) < 0.05
 
 
 def test_a_wrong_depth_does_not_pass_for_a_motion() -> None:

@@ -181,12 +181,10 @@ def _ask_images(near: PixelEvidence, motion: Tensor, mask: Tensor, slack_px: flo
         return NO_IMAGES
     # No pixel further away than the window is asked.
     rows, columns = surroundings(mask, RADIUS_PX)
-    closer = near.crop(rows, columns)
-    assert closer.photometry is not None
     return contest(
-        closer.photometry,
-        closer.pixels,
-        closer.disparity,
+        near.photometry.crop(rows, columns),
+        near.pixels[:, rows, columns],
+        near.disparity[rows, columns],
         torch.stack([near.ego_motion, motion]),
         near.camera,
         mask[rows, columns],
