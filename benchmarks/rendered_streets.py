@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 import gestalt.scenes
+from benchmarks.motion import MAPS
 from gestalt.config.scenes import SceneSettings
 from gestalt.data.atomic_files import written_aside
 from gestalt.data.frames import StereoImages
@@ -34,14 +35,6 @@ FloatArray = npt.NDArray[np.float32]
 # Not the first frame of a scene: vehicles that enter at its start have come into view.
 FRAME = 1
 KEY_LENGTH = 16
-MEASURED = (
-    "optical_flow_forward",
-    "optical_flow_backward",
-    "disparity",
-    "disparity_next",
-    "disparity_right",
-    "disparity_right_next",
-)
 
 
 @dataclass(frozen=True)
@@ -84,7 +77,7 @@ class Street:
         """
         arrays = {
             name: np.nan_to_num(self.exact[name], nan=0.0, posinf=0.0, neginf=0.0).astype(np.float32)
-            for name in MEASURED
+            for name in MAPS
         }
         forward = self.exact["optical_flow_forward"]
         arrays["optical_flow_forward"] = np.where(np.isfinite(forward), forward, np.nan).astype(np.float32)
