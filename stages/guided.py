@@ -6,6 +6,7 @@ from pathlib import Path
 
 from gestalt.data.manifest import read_manifest
 from gestalt.data.shards import ShardFolder
+from gestalt.data.training_state import forget_state
 from gestalt.network.checkpoint import NetworkCard, save_network
 from gestalt.panoptic import Vocabulary
 from gestalt.runtime import choose_device, limit_threads
@@ -13,7 +14,6 @@ from gestalt.tracking.runs import stage_run
 from gestalt.training.curve import mean_of_last, write_curve
 from gestalt.training.dataset import LabelledBatch, PseudoLabelSet
 from gestalt.training.guided import train_guided
-from gestalt.training.resume import forget_state
 from stages.entry import Outcome, Stage, run_stage
 
 MANIFESTS, LABELS = Path("data/manifests"), Path("data/pseudo_labels")

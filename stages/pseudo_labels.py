@@ -26,7 +26,7 @@ def label_batch(stage: Stage) -> Outcome:
     motion = Path("data/motion") / batch
     proposals = Path("data") / params.pseudo_labels.proposals / batch
     labeller = FrameLabeller(
-        SemanticLabeller(FEATURES, SEMANTICS, params.semantics),
+        SemanticLabeller(FEATURES, SEMANTICS, params.semantics, params.runtime.device),
         motion=motion,
         proposals=proposals,
         frames=params.frames,

@@ -6,12 +6,12 @@ import dataclasses
 from pathlib import Path
 
 from gestalt.data.manifest import read_manifest
+from gestalt.data.training_state import forget_state
 from gestalt.network.checkpoint import load_network, save_network
 from gestalt.runtime import choose_device, limit_threads
 from gestalt.tracking.runs import stage_run
 from gestalt.training.curve import mean_of_last, write_curve
 from gestalt.training.dataset import ImageSet
-from gestalt.training.resume import forget_state
 from gestalt.training.self_training import train_self
 from stages.entry import Outcome, Stage, run_stage
 from stages.inputs import content_hash

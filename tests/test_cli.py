@@ -1,5 +1,6 @@
 """The command line: what it writes, what it says, and how it ends."""
 
+import hashlib
 import subprocess
 import sys
 import types
@@ -15,6 +16,8 @@ from gestalt.config import writing
 from gestalt.config.presets import default_settings
 from gestalt.data.images import write_png
 from gestalt.errors import ConfigError
+from gestalt.features import catalogue
+from gestalt.features.catalogue import PublishedBackbone
 from gestalt.inference import paths
 from gestalt.network.checkpoint import NetworkCard, save_network
 from gestalt.network.panoptic_network import build_network
@@ -385,3 +388,62 @@ def test_option_values_are_read_as_yaml() -> None:
     }
     with pytest.raises(ConfigError, match="KEY=VALUE"):
         delivery.parse_options(["=3"])
+
+
+def small_backbone(path: Path) -> Path:
+    """A file of weights as DINO publishes them, much smaller."""
+    import torch
+
+    from gestalt.features.vit import VisionTransformer, VitLayout
+
+    torch.manual_seed(0)
+    torch.save(VisionTransformer(VitLayout(4, 64, 1, 1, grid=5)).state_dict(), path)
+    return path
+
+
+def test_published_backbones_are_listed_with_their_licence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("weights", "list") == 0
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in ("dino_vits8", "ViT-S/8", "Apache", "DINOv3"))
+
+
+def test_checking_weights_names_architecture_and_hash(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = small_backbone(tmp_path / "w.pth")
+    assert run("weights", "check", str(path)) == 0
+    printed = capsys.readouterr().out
+    assert "architecture: ViT 64 wide, 1 deep, patch 4" in printed
+    assert f"sha256: {hashlib.sha256(path.read_bytes()).hexdigest()}" in printed
+    assert run("weights", "check", str(path), "--patch-size", "8") == 1
+    assert "patches must be 8 px. Got: 4 px" in capsys.readouterr().err
+    path.write_bytes(path.read_bytes()[:1000])
+    assert run("weights", "check", str(path)) == 1
+    assert "cannot be read as weights" in capsys.readouterr().err
+    assert run("weights", "check", str(tmp_path / "none.pth")) == 1
+
+
+def test_weights_come_from_a_folder_and_nothing_is_downloaded_unasked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: pytest.fail("nobody asked for a download"))
+    entry = PublishedBackbone(
+        "small", "ViT 64 wide, 1 deep, patch 4", "w.pth", "http://localhost/w.pth", "MIT", 50_000_000, None
+    )
+    monkeypatch.setattr(catalogue, "read_catalogue", lambda: {"small": entry})
+    (tmp_path / "held").mkdir()
+    small_backbone(tmp_path / "held" / "w.pth")
+    # There is nobody to answer a question here.
+    assert run("weights", "fetch", "small") == 1
+    printed = capsys.readouterr()
+    assert "licence MIT" in printed.out
+    assert "to download http://localhost/w.pth (200 MB) under this licence, add --yes" in printed.err
+    assert not (tmp_path / "models").exists()
+    assert run("weights", "fetch", "small", "--from", "held") == 0
+    printed = capsys.readouterr()
+    assert "not known before" in printed.out
+    assert "features.file.path=models/backbones/small" in printed.out
+    assert run("weights", "check", "models/backbones/small") == 0
+    assert run("weights", "fetch", "large") == 1
+    assert "known: small" in capsys.readouterr().err

@@ -1,7 +1,9 @@
-"""Which frames `gestalt show motion` draws, and what it says about the others."""
+"""Which frames `gestalt show` draws, and what it says about the others."""
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,12 +15,19 @@ import pytest
 
 import gestalt.config
 from gestalt import cli, gallery
-from gestalt.data.images import read_image
+from gestalt.config.presets import default_settings
+from gestalt.data.images import read_image, write_png
+from gestalt.data.kitti_maps import pack_disparity
 from gestalt.data.manifest import SCHEMA, write_manifest
 from gestalt.data.records import StereoFrame
-from gestalt.data.shards import INDEX
+from gestalt.data.shards import INDEX, ShardWriter
 from gestalt.errors import DataError
+from gestalt.features.dense import save_features
+from gestalt.features.fit import fit_features
 from gestalt.gallery import all_frames, draw_sheets, find_frames, worst_frames
+from gestalt.semantic_sheet import SeenFrame, compose_semantic_sheet
+from gestalt.semantics.fit import FitFrame, fit_semantics
+from tests.scene import render_scene
 
 BATCHES = ("monday", "tuesday")
 
@@ -116,9 +125,9 @@ def test_a_frame_that_cannot_be_drawn_stops_no_other(data: Path, drawn: None) ->
     assert (read_image(sheets.paths[0]) == 99).all()
 
 
-def run(*arguments: str) -> int:
+def run(*arguments: str, what: str = "motion") -> int:
     with pytest.raises(SystemExit) as ended:
-        cli.main(["show", "motion", *arguments])
+        cli.main(["show", what, *arguments])
     return int(ended.value.code or 0)
 
 
@@ -154,5 +163,124 @@ def test_the_command_says_what_it_needs(
     command: None, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
 ) -> None:
     assert run(*arguments) == 1
+    assert message in capsys.readouterr().err
+    assert not Path("outputs").exists()
+
+
+@pytest.fixture(scope="module")
+def street(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A place with two frames, a third that is torn, features and pseudo-classes; motion knows ``s_0`` only."""
+    place, scene = tmp_path_factory.mktemp("street"), render_scene()
+    rows = []
+    for number, image in enumerate((scene.left, scene.left_next)):
+        entry = row("monday", f"s_{number}")
+        write_png(place / entry["left"], image)
+        rows.append({**entry, "height": image.shape[0], "width": image.shape[1], "stereo_baseline": 0.5})
+    (place / "s_2.left.png").write_bytes(b"torn")
+    rows.append({**rows[0], "frame_id": "s_2", "left": "s_2.left.png"})
+    for entry in rows:
+        entry["intrinsics"] = [200.0, 0, 60, 0, 200, 30, 0, 0, 1]
+    write_manifest(pd.DataFrame(rows), place / "data/manifests/monday.parquet")
+    write_disparity(place / "data/motion/monday", "s_0", scene.disparity)
+    dictionary = dataclasses.replace(
+        default_settings("features").dictionary, n_patches=2000, n_filters=12, components=4
+    )
+    features = fit_features([scene.left, scene.left_next], dictionary, seed=0)
+    save_features(features, place / "models/features")
+    seen = FitFrame("s_0", scene.left, scene.disparity, focal_length=200.0, stereo_baseline=0.5)
+    fit_semantics([seen], features, SEMANTICS, seed=0).save(place / "models/semantics")
+    return place
+
+
+SEMANTICS = default_settings("semantics", n_pseudo_classes=5, n_vectors=1000, restarts=2)
+
+
+def write_disparity(folder: Path, frame_id: str, disparity: np.ndarray) -> None:
+    (folder / "shards").mkdir(parents=True)
+    with ShardWriter(folder / "shards" / "00000.tar", "00000.tar") as writer:
+        writer.add(frame_id, {"disparity": pack_disparity(disparity)})
+        pq.write_table(writer.close(), folder / "index.parquet")
+    table = pd.DataFrame({"frame_id": [frame_id], "status": ["ok"], "reliable_share": [1.0]})
+    table.to_parquet(folder / "frames.parquet")
+    table.to_parquet(folder / "records.parquet")
+
+
+@pytest.fixture
+def at_the_street(street: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory holds the street and nothing drawn yet."""
+    shutil.copytree(street, tmp_path / "place")
+    monkeypatch.chdir(tmp_path / "place")
+    full = params()
+    full.batches, full.semantics = ("monday",), SEMANTICS
+    full.frames = default_settings("frames", height=0, width=0)
+    monkeypatch.setattr(gestalt.config, "load_params", lambda *_: full)
+    return tmp_path / "place"
+
+
+def test_sheets_of_semantics_are_drawn_with_and_without_disparity(
+    at_the_street: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def compose(frame: SeenFrame, *rest: Any) -> Any:
+        seen.append(frame)
+        return compose_semantic_sheet(frame, *rest)
+
+    monkeypatch.setattr(gallery, "compose_semantic_sheet", compose)
+    assert run("--all", "--pixel", "3,5", what="semantics") == 1
+    answer = capsys.readouterr()
+    assert answer.out.split() == ["outputs/monday/s_0.semantics.png", "outputs/monday/s_1.semantics.png"]
+    assert "not drawn: s_2: " in answer.err
+    assert "s_2.left.png" in answer.err
+    assert all(read_image(Path(path)).shape[1] > 1000 for path in answer.out.split())
+    known, unknown = (frame.disparity for frame in seen)
+    np.testing.assert_allclose(known, render_scene().disparity, atol=1 / 256)
+    assert unknown is None
+
+
+def test_one_page_of_clusters_is_drawn_from_the_frames_that_can_be_labelled(
+    at_the_street: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--batch", "monday", "--out", "here", what="clusters") == 1
+    answer = capsys.readouterr()
+    assert answer.out == "here/monday/clusters.png\n"
+    assert "not drawn: s_2: " in answer.err
+    assert read_image(Path("here/monday/clusters.png")).shape[0] > 500
+    assert run("--n-frames", "1", what="clusters") == 0
+
+
+def test_a_page_of_clusters_needs_one_frame(at_the_street: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in at_the_street.glob("*.png"):
+        path.write_bytes(b"torn")
+    assert run(what="clusters") == 1
+    assert "no frame could be labelled; the first one: s_0: " in capsys.readouterr().err
+    assert not Path("outputs").exists()
+
+
+def test_missing_pseudo_classes_are_said_once_before_any_frame(
+    at_the_street: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree("models/semantics")
+    for what, arguments in (("semantics", ("--all",)), ("clusters", ())):
+        assert run(*arguments, what=what) == 1
+        assert "make it with: dvc repro semantics" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "name frames, or give --all: one of the two"),
+        (("s_0", "--all"), "name frames, or give --all: one of the two"),
+        (("s_0", "--pixel", "3;4"), "--pixel must be ROW,COLUMN, such as 120,64. Got: '3;4'"),
+        (("s_0", "--pixel", "-3,4"), "--pixel must be ROW,COLUMN"),
+        (("s_0", "--pixel", "9999,4"), "not drawn: s_0: pixel 9999,4 lies outside the image of"),
+        (("s_0", "--batch", "sunday"), "--batch is 'sunday'; the batches of params.yaml: monday"),
+        (("s_8",), "s_8 is unknown"),
+    ],
+)
+def test_the_sheet_of_semantics_says_what_it_needs(
+    at_the_street: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+) -> None:
+    assert run(*arguments, what="semantics") == 1
     assert message in capsys.readouterr().err
     assert not Path("outputs").exists()

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from gestalt.config.network import PredictSettings
+    from gestalt.config.params import Params
     from gestalt.doctor import Finding
+    from gestalt.gallery import DrawnSheets
 
 EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
 
@@ -117,33 +119,80 @@ def motion(
     Images, optical flow, disparity, reliable pixels, deviation from the ego-motion, the masks of every run,
     what was kept and what was dropped and why, and the proposals. Exits with 1 when a frame could not be drawn.
     """
-    from gestalt.config import load_params
-
     _must_not_be_file(out)
     if (bool(frame), worst > 0, every).count(True) != 1:
         raise ConfigError("name frames, or give --worst N, or --all: one of the three")
-    params = load_params()
-    if batch and batch not in params.batches:
-        raise ConfigError(f"--batch is {batch!r}; the batches of params.yaml: {', '.join(params.batches)}")
+    params, batches = _params_of_batches(batch)
 
     from gestalt.gallery import all_frames, draw_sheets, find_frames, worst_frames
     from gestalt.runtime import start
 
     start()
-    batches = [batch] if batch else list(params.batches)
     if worst:
         frames = worst_frames(worst, batches)
     elif every:
         frames = all_frames(batches)
     else:
         frames = find_frames(frame or [], batches)
-    drawn = draw_sheets(frames, params, out)
-    for path in drawn.paths:
-        print(path)
-    for name, reason in drawn.failed:
-        print(f"not drawn: {name}: {reason}", file=sys.stderr)
-    if drawn.failed:
-        raise typer.Exit(EXIT_ERROR)
+    _print_drawn(draw_sheets(frames, params, out))
+
+
+@show.command()
+def semantics(
+    frame: Annotated[
+        list[str] | None, typer.Argument(help="Frame ids, as in data/manifests/BATCH.parquet.")
+    ] = None,
+    batch: Annotated[str, typer.Option(help="Batch of the frames; all of them when not given.")] = "",
+    pixel: Annotated[
+        str,
+        typer.Option(
+            metavar="ROW,COLUMN", help="Show what looks like this pixel, beside what looks like a few others."
+        ),
+    ] = "",
+    every: Annotated[bool, typer.Option("--all", help="Instead of ids: every usable frame.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder of the pictures.")] = Path("outputs"),
+) -> None:
+    """Draw how the pixels of frames get their pseudo-classes, a sheet each.
+
+    Features as colours, what looks like a pixel, attention; pseudo-classes at half and at full size, fused by
+    depth and refined, each with the same colours; what each step changed; confidence. Exits with 1 when a frame
+    could not be drawn.
+    """
+    _must_not_be_file(out)
+    if bool(frame) == every:
+        raise ConfigError("name frames, or give --all: one of the two")
+    chosen = _pixel(pixel) if pixel else None
+    params, batches = _params_of_batches(batch)
+
+    from gestalt.gallery import all_frames, draw_semantics, find_frames
+    from gestalt.runtime import start
+
+    start()
+    frames = all_frames(batches) if every else find_frames(frame or [], batches)
+    _print_drawn(draw_semantics(frames, params, out, chosen))
+
+
+@show.command()
+def clusters(
+    batch: Annotated[str, typer.Option(help="Batch of the frames; all of them when not given.")] = "",
+    n_frames: Annotated[
+        int, typer.Option(min=1, help="Frames to look at, evenly spread; more show rarer things.")
+    ] = 48,
+    out: Annotated[Path, typer.Option(help="Folder of the picture.")] = Path("outputs"),
+) -> None:
+    """Draw one page of all pseudo-classes: the most typical, largest and most uncertain segments of each.
+
+    Exits with 1 when a frame could not be labelled; the page shows the others all the same.
+    """
+    _must_not_be_file(out)
+    params, batches = _params_of_batches(batch)
+
+    from gestalt.gallery import draw_clusters, spread_frames
+    from gestalt.runtime import start
+
+    start()
+    path = out / batch / "clusters.png"
+    _print_drawn(draw_clusters(spread_frames(n_frames, batches), params, path))
 
 
 @weights.command("smurf")
@@ -165,6 +214,84 @@ def convert_smurf_weights(
     if not report.is_whole:
         raise DataError(f"{file} does not hold SMURF's network; nothing was written")
     print(f"{out} written. Next: gestalt configure motion.matcher=raft motion.raft.weights={out}")
+
+
+@weights.command("list")
+def list_backbones() -> None:
+    """Name the published backbones that `fetch` knows, with size and licence. Downloads nothing."""
+    from rich.console import Console
+    from rich.table import Column, Table
+    from rich.text import Text
+
+    from gestalt.features.catalogue import read_catalogue
+
+    table = Table(
+        Column("name", no_wrap=True), Column("architecture", overflow="fold"), "MB", "licence", "from"
+    )
+    for entry in read_catalogue().values():
+        size = "" if entry.megabytes is None else f"{entry.megabytes:.0f}"
+        place = "a folder" if entry.url is None else "its authors"
+        table.add_row(*(Text(cell) for cell in (entry.name, entry.architecture, size, entry.licence, place)))
+    Console().print(table)
+
+
+@weights.command("fetch")
+def fetch_weights(
+    name: Annotated[str, typer.Argument(help="As `gestalt weights list` names it.")],
+    origin: Annotated[
+        Path | None,
+        typer.Option("--from", help="Folder that holds the authors' file; nothing is downloaded then."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write. [default: models/backbones/NAME]")
+    ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Accept the licence and download without asking.")
+    ] = False,
+) -> None:
+    """Fetch a published backbone and convert it for features.file.path; says the licence and asks first.
+
+    A download that was interrupted goes on where it stopped.
+    """
+    from gestalt.features.catalogue import published_backbone
+    from gestalt.features.fetching import fetch_backbone
+
+    entry = published_backbone(name)
+    folder = Path("models/backbones") / name if out is None else out
+    _must_not_be_file(folder)
+    print(f"{entry.name}: {entry.architecture}, file {entry.file}, licence {entry.licence}")
+    if origin is None and entry.url is not None and not yes:
+        size = "" if entry.megabytes is None else f" ({entry.megabytes:.0f} MB)"
+        if not sys.stdin.isatty():
+            raise ConfigError(f"to download {entry.url}{size} under this licence, add --yes")
+        typer.confirm(f"Download {entry.url}{size}?", abort=True)
+    fetched = fetch_backbone(entry, folder, origin=origin)
+    verdict = "as expected" if fetched.is_verified else "not known before: compare it with another source"
+    print(f"SHA-256 {fetched.sha256} ({verdict})")
+    print(f"{folder} written. Next: gestalt configure features.source=file features.file.path={folder}")
+
+
+@weights.command("check")
+def check_weights(
+    path: Annotated[Path, typer.Argument(help="A file of weights, or a folder that `fetch` wrote.")],
+    architecture: Annotated[
+        str, typer.Option(help="Name of timm's architecture, where the tensors do not tell.")
+    ] = "",
+    patch_size: Annotated[
+        int | None, typer.Option(min=1, help="Side of a patch that is expected, px.")
+    ] = None,
+) -> None:
+    """Say what a file of weights holds: architecture, tensors, hash, licence, features of a small image.
+
+    No code in the file is run. Exits with 1 when it is not whole.
+    """
+    from gestalt.features.examination import examine_backbone
+
+    _must_exist(path)
+    examination = examine_backbone(path, architecture=architecture, patch_size=patch_size)
+    print("\n".join(examination.lines))
+    if not examination.is_usable:
+        raise typer.Exit(EXIT_ERROR)
 
 
 @data.command("add")
@@ -304,6 +431,34 @@ def doctor() -> None:
     findings = examine(Path.cwd())
     _print_findings(findings)
     if any(finding.verdict == PROBLEM for finding in findings):
+        raise typer.Exit(EXIT_ERROR)
+
+
+def _params_of_batches(batch: str) -> tuple[Params, list[str]]:
+    """All parameters, and the batch that was named, or every one."""
+    from gestalt.config import load_params
+
+    params = load_params()
+    if batch and batch not in params.batches:
+        raise ConfigError(f"--batch is {batch!r}; the batches of params.yaml: {', '.join(params.batches)}")
+    return params, [batch] if batch else list(params.batches)
+
+
+def _pixel(text: str) -> tuple[int, int]:
+    """``ROW,COLUMN`` as numbers."""
+    parts = text.split(",")
+    if len(parts) != 2 or not all(part.strip().isdecimal() for part in parts):
+        raise ConfigError(f"--pixel must be ROW,COLUMN, such as 120,64. Got: {text!r}")
+    return int(parts[0]), int(parts[1])
+
+
+def _print_drawn(drawn: DrawnSheets) -> None:
+    """Pictures on standard output, what failed on standard error; exit code 1 if anything did."""
+    for path in drawn.paths:
+        print(path)
+    for name, reason in drawn.failed:
+        print(f"not drawn: {name}: {reason}", file=sys.stderr)
+    if drawn.failed:
         raise typer.Exit(EXIT_ERROR)
 
 

@@ -1,26 +1,37 @@
-"""Sheets of motion for people: which frames of which batches they asked for, and a PNG of each."""
+"""Sheets for people: which frames of which batches they asked for, and a PNG of each.
+
+Motion, pseudo-classes, and one page of all pseudo-classes.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
+from gestalt.cluster_page import N_EXAMPLES, compose_cluster_page
 from gestalt.config.params import Params
 from gestalt.data.images import write_png
 from gestalt.data.manifest import OK, read_manifest
 from gestalt.data.records import StereoFrame
 from gestalt.data.shards import FRAMES_FILE, ShardFolder
 from gestalt.errors import DataError, GestaltError
-from gestalt.motion.picture import motion_sheet
+from gestalt.features.fit import choose_evenly
+from gestalt.motion.page import draw_page
+from gestalt.motion.picture import UInt8Array, motion_sheet
 from gestalt.runtime import progress
+from gestalt.semantic_sheet import FeatureColours, FrameViewer, compose_semantic_sheet, fit_feature_colours
+from gestalt.semantics import SemanticLabeller
+from gestalt.semantics.picture import ClusterGallery
 
 FAILED = "failed"
 # Ids that a message lists.
 N_LISTED = 5
+# Frames whose features decide which colours all sheets show features in.
+COLOUR_FRAMES = 16
 
 
 @dataclass(frozen=True)
@@ -107,17 +118,127 @@ def draw_sheets(frames: Sequence[StereoFrame], params: Params, out: Path) -> Dra
         params: All parameters.
         out: Folder of the pictures.
     """
-    paths, failed = [], []
-    for frame in progress(frames, label="sheets of motion"):
-        path = out / frame.batch / f"{frame.frame_id}.motion.png"
+
+    def draw(frame: StereoFrame) -> UInt8Array:
+        return motion_sheet(frame, params.frames, params.motion, params.seed, params.runtime.device)
+
+    return _draw_each(frames, "motion", draw, out)
+
+
+def draw_semantics(
+    frames: Sequence[StereoFrame],
+    params: Params,
+    out: Path,
+    pixel: tuple[int, int] | None = None,
+    *,
+    data: Path = Path("data"),
+    models: Path = Path("models"),
+) -> DrawnSheets:
+    """Write ``<out>/<batch>/<frame_id>.semantics.png`` for every frame; one that cannot be drawn stops no other.
+
+    Features have the same colours on all sheets.
+
+    Args:
+        frames: What to draw.
+        params: All parameters.
+        out: Folder of the pictures.
+        pixel: Row and column whose likeness is shown first; others are chosen.
+        data: The folder of the artefacts.
+        models: The folder of the stages' models.
+
+    Raises:
+        DataError: Features or pseudo-classes are missing.
+        ConfigError: They were fitted with other parameters.
+    """
+    viewer = _viewer(params, data, models)
+    colours = _fit_colours(viewer, frames)
+
+    def draw(frame: StereoFrame) -> UInt8Array:
+        seen = viewer.see(frame)
+        return draw_page(compose_semantic_sheet(seen, colours or fit_feature_colours([seen.grid]), pixel))
+
+    return _draw_each(frames, "semantics", draw, out)
+
+
+def draw_clusters(
+    frames: Sequence[StereoFrame],
+    params: Params,
+    path: Path,
+    *,
+    data: Path = Path("data"),
+    models: Path = Path("models"),
+) -> DrawnSheets:
+    """Write one page with the most typical, largest and most uncertain segments of every pseudo-class.
+
+    Args:
+        frames: Where to look for them; one that cannot be labelled stops no other.
+        params: All parameters.
+        path: The picture.
+        data: The folder of the artefacts.
+        models: The folder of the stages' models.
+
+    Raises:
+        DataError: Features or pseudo-classes are missing, or no frame could be labelled.
+        ConfigError: They were fitted with other parameters.
+    """
+    viewer, failed = _viewer(params, data, models), []
+    gallery = ClusterGallery(viewer.labeller.probe.card.n_pseudo_classes, N_EXAMPLES)
+    for frame in progress(frames, label="segments of pseudo-classes"):
         try:
-            sheet = motion_sheet(frame, params.frames, params.motion, params.seed, params.runtime.device)
+            gallery.add(frame.frame_id, *viewer.label(frame))
+        except GestaltError as error:
+            failed.append((frame.frame_id, str(error)))
+    if not gallery.n_frames:
+        raise DataError(f"no frame could be labelled; the first one: {failed[0][0]}: {failed[0][1]}")
+    batches = ", ".join(dict.fromkeys(frame.batch for frame in frames))
+    page = compose_cluster_page(gallery, f"The pseudo-classes of {batches}")
+    write_png(path, draw_page(page))
+    return DrawnSheets((path,), tuple(failed))
+
+
+def spread_frames(n_frames: int, batches: Sequence[str], data: Path = Path("data")) -> list[StereoFrame]:
+    """Usable pairs evenly spread over some batches, ``n_frames`` at most.
+
+    Raises:
+        DataError: A manifest is missing or holds no usable pair.
+    """
+    return choose_evenly(all_frames(batches, data), n_frames)
+
+
+def _draw_each(
+    frames: Sequence[StereoFrame], kind: str, draw: Callable[[StereoFrame], UInt8Array], out: Path
+) -> DrawnSheets:
+    paths, failed = [], []
+    for frame in progress(frames, label=f"sheets of {kind}"):
+        path = out / frame.batch / f"{frame.frame_id}.{kind}.png"
+        try:
+            sheet = draw(frame)
         except GestaltError as error:
             failed.append((frame.frame_id, str(error)))
             continue
         write_png(path, sheet)
         paths.append(path)
     return DrawnSheets(tuple(paths), tuple(failed))
+
+
+def _viewer(params: Params, data: Path, models: Path) -> FrameViewer:
+    """Looks at frames; missing models are found before the first one."""
+    labeller = SemanticLabeller(
+        models / "features", models / "semantics", params.semantics, params.runtime.device
+    )
+    _ = labeller.probe
+    return FrameViewer(labeller, params.frames, data)
+
+
+def _fit_colours(viewer: FrameViewer, frames: Sequence[StereoFrame]) -> FeatureColours | None:
+    """Colours for all sheets; None where no image could be read, which is said when its sheet is drawn."""
+    grids = []
+    for frame in choose_evenly(frames, COLOUR_FRAMES):
+        try:
+            grids.append(viewer.features_of(frame))
+        except GestaltError:
+            continue
+    return fit_feature_colours(grids) if grids else None
 
 
 def _why_missing(wanted: str, known: Sequence[str], batches: Sequence[str], data: Path) -> str:

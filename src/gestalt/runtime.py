@@ -98,6 +98,20 @@ def choose_device(name: str = "auto", *, key: str = "runtime.device") -> torch.d
     return torch.device(name)
 
 
+def uses_bf16(precision: str, device: torch.device) -> bool:
+    """Whether networks run in bfloat16.
+
+    Args:
+        precision: bf16, fp32, or auto: where the device computes bf16 itself. CPUs and older GPUs are slower with
+            it than without.
+        device: Where they run.
+    """
+    import torch
+
+    is_quick = device.type != "cpu" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return precision == "bf16" or (precision == "auto" and is_quick)
+
+
 def derive_seed(seed: int, *purpose: str | int) -> int:
     """A seed in [0, 2**63) that depends on ``seed`` and the words of ``purpose`` and on nothing else.
 

@@ -1,5 +1,6 @@
 """The interface of dense features, fitting, saving, loading."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -25,7 +26,8 @@ def images(count: int = 3, height: int = 40, width: int = 56) -> list[np.ndarray
 
 
 def small_settings(**values: object) -> object:
-    return default_settings("features", **{"n_patches": 2000, "n_filters": 16, "components": 5, **values})
+    settings = default_settings("features").dictionary
+    return dataclasses.replace(settings, **{"n_patches": 2000, "n_filters": 16, "components": 5, **values})
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +124,7 @@ def test_wrong_images_are_refused(features: EmbeddedFeatures) -> None:
 
 
 def test_a_step_that_does_not_divide_the_stride_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"features.patch_step must divide 4"):
+    with pytest.raises(ConfigError, match=r"features.dictionary.patch_step must divide 4"):
         fit_features(images(), small_settings(patch_step=3), seed=0)
 
 
@@ -137,3 +139,30 @@ def test_chosen_items_span_the_whole_list() -> None:
     assert choose_evenly(range(5), 9) == [0, 1, 2, 3, 4]
     chosen = choose_evenly(range(100), 7)
     assert (chosen[0], chosen[-1], len(set(chosen))) == (0, 99, 7)
+
+
+def test_images_of_a_padded_batch_are_described_as_if_alone(features: EmbeddedFeatures) -> None:
+    padded, sizes = torch.rand(2, 3, 20, 33), torch.tensor([[20, 17], [7, 33]])
+    together = features.extract(padded, sizes)
+    assert together.tokens.shape == (2, features.dimension, 5, 9)
+    for number, (height, width) in enumerate(sizes.tolist()):
+        alone = features.extract(padded[number : number + 1, :, :height, :width])
+        rows, columns = alone.tokens.shape[2:]
+        assert torch.equal(together.tokens[number, :, :rows, :columns], alone.tokens[0])
+        assert int(together.valid[number].sum()) == rows * columns
+        assert not together.tokens[number, :, rows:].any()
+    assert (together.keys, together.cls, together.cls_attention) == (None, None, None)
+
+
+def test_the_tokens_of_a_grid_are_what_the_call_returns(features: EmbeddedFeatures) -> None:
+    image = torch.rand(1, 3, 12, 18)
+    grid = features.extract(image)
+    assert torch.equal(grid.tokens, features(image))
+    assert bool(grid.valid.all())
+
+
+def test_images_that_are_no_numbers_are_refused(features: EmbeddedFeatures) -> None:
+    broken = torch.rand(2, 3, 8, 8)
+    broken[0, 1, 3, 3] = float("inf")
+    with pytest.raises(DataError, match=r"NaN or infinity \(in the batch: \[0\]\)"):
+        features(broken)

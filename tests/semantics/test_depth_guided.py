@@ -9,11 +9,11 @@ from torch import Tensor
 
 from gestalt.errors import ShapeError
 from gestalt.runtime import torch_generator
+from gestalt.semantics.classifiers import PixelClassifier, to_pixels
 from gestalt.semantics.depth_guided import (
     fuse_log_prob,
     halved_log_prob,
     near_weight,
-    to_pixels,
     whole_log_prob,
     window_positions,
     windowed_log_prob,
@@ -30,9 +30,18 @@ def describe(images: Tensor, geometry: Tensor | None) -> Tensor:
     return torch.nn.functional.avg_pool2d(maps, STRIDE)
 
 
-def classify(vectors: Tensor) -> Tensor:
-    weights = torch.randn(5, vectors.shape[1], generator=torch_generator(0)) * 3
-    return torch.einsum("kd,bdhw->bkhw", weights, vectors)
+class RandomClasses(PixelClassifier):
+    """Five fixed linear functions of any vector."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.zeros(5, 0))
+
+    def pixel_logits(self, vectors: Tensor, cell_px: int, height: int, width: int) -> Tensor:
+        weights = torch.randn(5, vectors.shape[1], generator=torch_generator(0)) * 3
+        return to_pixels(torch.einsum("kd,bdhw->bkhw", weights, vectors), cell_px, height, width)
+
+
+classify = RandomClasses()
 
 
 def image(height: int, width: int) -> Tensor:
@@ -113,13 +122,6 @@ def test_the_halved_view_averages_an_image_and_its_mirror_image() -> None:
     torch.testing.assert_close(halved_log_prob(one_sided, classify, image(40, 72), None, STRIDE), mirrored)
 
 
-def test_interpolating_logits_equals_classifying_interpolated_vectors() -> None:
-    vectors = describe(image(32, 48), None)
-    fine = torch.nn.functional.interpolate(vectors, scale_factor=4, mode="bilinear", align_corners=False)
-    expected = torch.log_softmax(classify(fine), 1)
-    torch.testing.assert_close(to_pixels(classify(vectors), STRIDE, 32, 48), expected, atol=1e-4, rtol=1e-4)
-
-
 def test_the_weight_of_the_halved_view_falls_with_depth() -> None:
     depth = torch.tensor([0.0, 1.0, 5.0, 20.0, 70.0])
     alpha = near_weight(depth, 1.0)
@@ -129,16 +131,16 @@ def test_the_weight_of_the_halved_view_falls_with_depth() -> None:
 
 def test_fusion_takes_the_halved_view_when_near_and_the_other_when_far() -> None:
     low, high = (torch.randn(4, 3, 3, generator=torch_generator(seed)).log_softmax(0) for seed in (0, 1))
-    near = fuse_log_prob(low, high, torch.zeros(3, 3), 1.0)
-    far = fuse_log_prob(low, high, torch.full((3, 3), 1e9), 1.0)
+    near = fuse_log_prob(low, high, near_weight(torch.zeros(3, 3), 1.0))
+    far = fuse_log_prob(low, high, near_weight(torch.full((3, 3), 1e9), 1.0))
     torch.testing.assert_close(near, low)
     torch.testing.assert_close(far, high)
-    between = fuse_log_prob(low, high, torch.ones(3, 3), 1.0)
+    between = fuse_log_prob(low, high, near_weight(torch.ones(3, 3), 1.0))
     torch.testing.assert_close(between, ((low + high) / 2).log_softmax(0))
 
 
 def test_sizes_that_differ_are_refused() -> None:
     with pytest.raises(ShapeError, match="of one size"):
-        fuse_log_prob(torch.zeros(2, 3, 3), torch.zeros(2, 3, 4), torch.zeros(3, 3), 1.0)
+        fuse_log_prob(torch.zeros(2, 3, 3), torch.zeros(2, 3, 4), torch.zeros(3, 3))
     with pytest.raises(ShapeError, match="window and step must be positive"):
         window_positions(10, 0, 1)

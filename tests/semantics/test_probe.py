@@ -1,5 +1,6 @@
 """Fitting, saving and asking the pseudo-classes."""
 
+import dataclasses
 import json
 import pickle
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from gestalt.config.features import DictionarySettings
 from gestalt.config.presets import default_settings
 from gestalt.config.semantics import SemanticsSettings
 from gestalt.errors import ConfigError, DataError, ShapeError
@@ -36,7 +38,7 @@ def frame(seed: int) -> FitFrame:
     image[22:42, left : left + 16] = (200, 40, 40)
     disparity[22:42, left : left + 16] = 0.35 * (42 - 20)
     noisy = (image + generator.normal(0, 6, image.shape)).clip(0, 255)
-    return FitFrame(f"f{seed}", noisy.astype(np.uint8), disparity, BASELINE)
+    return FitFrame(f"f{seed}", noisy.astype(np.uint8), disparity, FOCAL_LENGTH, BASELINE)
 
 
 def small_settings(**values: object) -> SemanticsSettings:
@@ -47,13 +49,17 @@ def small_settings(**values: object) -> SemanticsSettings:
     return settings
 
 
+def small_dictionary(**values: float) -> DictionarySettings:
+    settings: DictionarySettings = default_settings("features").dictionary
+    return dataclasses.replace(settings, n_patches=3000, n_filters=16, components=5, **values)
+
+
 FRAMES = [frame(seed) for seed in range(6)]
 
 
 @pytest.fixture(scope="module")
 def features() -> EmbeddedFeatures:
-    settings = default_settings("features", n_patches=3000, n_filters=16, components=5)
-    return fit_features([frame.image for frame in FRAMES], settings, seed=0)
+    return fit_features([frame.image for frame in FRAMES], small_dictionary(), seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -137,13 +143,9 @@ def test_an_image_without_stereo_still_gets_pseudo_classes(probe: SemanticProbe)
 
 
 def test_windows_need_features_that_do_not_see_the_row(features: EmbeddedFeatures) -> None:
-    with pytest.raises(ConfigError, match=r"features\.position_weight to 0"):
+    with pytest.raises(ConfigError, match=r"features\.dictionary\.position_weight to 0"):
         fit_semantics(FRAMES, features, small_settings(windows=True), seed=0)
-    local = fit_features(
-        [frame.image for frame in FRAMES],
-        default_settings("features", n_patches=3000, n_filters=16, components=5, position_weight=0.0),
-        seed=0,
-    )
+    local = fit_features([frame.image for frame in FRAMES], small_dictionary(position_weight=0.0), seed=0)
     settings = small_settings(windows=True, window_batch=2)
     probe = fit_semantics(FRAMES, local, settings, seed=0)
     parts = (FRAMES[0].image, FRAMES[0].disparity, FOCAL_LENGTH, BASELINE)
@@ -154,7 +156,7 @@ def test_windows_need_features_that_do_not_see_the_row(features: EmbeddedFeature
 
 
 def test_fewer_cells_than_pseudo_classes_are_refused(features: EmbeddedFeatures) -> None:
-    tiny = FitFrame("tiny", FRAMES[0].image[:4, :8], FRAMES[0].disparity[:4, :8], BASELINE)
+    tiny = FitFrame("tiny", FRAMES[0].image[:4, :8], FRAMES[0].disparity[:4, :8], FOCAL_LENGTH, BASELINE)
     with pytest.raises(DataError, match="6 clusters need at least as many vectors"):
         fit_semantics([tiny], features, small_settings(), seed=0)
 

@@ -36,10 +36,10 @@ SMALL = [
     "scenes.exact_frames=0",
     "frames.height=96",
     "frames.width=192",
-    "features.n_images=5",
-    "features.n_patches=2000",
-    "features.n_filters=24",
-    "features.components=8",
+    "features.dictionary.n_images=5",
+    "features.dictionary.n_patches=2000",
+    "features.dictionary.n_filters=24",
+    "features.dictionary.components=8",
     "semantics.n_images=5",
     "semantics.n_pseudo_classes=8",
     "semantics.n_vectors=2000",
@@ -88,7 +88,7 @@ def params() -> Params:
 def make_network(params: Params) -> None:
     stages.manifest.manifest(Stage("manifest", "day", params))
     stages.motion.propose(Stage("motion", "day", params))
-    stages.features.fit(Stage("features", "", params))
+    stages.features.make_features(Stage("features", "", params))
     stages.semantics.fit(Stage("semantics", "", params))
     stages.pseudo_labels.label_batch(Stage("pseudo_labels", "day", params))
     stages.thing_stuff.split_vocabulary(Stage("thing_stuff", "", params))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -105,9 +106,10 @@ def test_the_moving_block_becomes_a_checked_label_without_any_depth(
     assert table[["surface_m2", "depth_m", "speed_m_s"]].isna().all(axis=None)
     # Semantics and labels.
     images = [load_left(frame, FRAMES) for frame in frames]
-    features = fit_features(
-        images, default_settings("features", n_patches=1000, n_filters=8, components=4), seed=0
+    dictionary = dataclasses.replace(
+        default_settings("features").dictionary, n_patches=1000, n_filters=8, components=4
     )
+    features = fit_features(images, dictionary, seed=0)
     save_features(features, tmp_path / "features")
     fitting = default_settings("semantics", n_pseudo_classes=P, n_vectors=400, restarts=1)
     fit_frames = load_fit_frames([(frames, motion)], FRAMES, 2)

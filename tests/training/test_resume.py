@@ -13,7 +13,8 @@ from gestalt.data.training_state import STATE_FILE, load_state, save_state
 from gestalt.errors import DataError
 from gestalt.network.panoptic_network import build_network
 from gestalt.training.guided import TrainingResult, train_guided
-from gestalt.training.resume import forget_state, state_folder
+from gestalt.data.training_state import forget_state
+from gestalt.training.resume import state_folder
 from gestalt.training.sample import TrainingSample
 from gestalt.training.self_training import train_self
 from tests.training.conftest import VOCABULARY

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gestalt.config.schema import setting
+from gestalt.config.schema import section, setting
 
 
 @dataclass(frozen=True)
-class FeatureSettings:
-    """The embedded dense features: patch dictionary, colour, texture, position."""
+class DictionarySettings:
+    """Features fitted in seconds: patch dictionary, colour, texture, position."""
 
     n_images: int = setting("images of the fit batches that features are fitted on, evenly spread", low=1)
     patch_size: int = setting("side of a dictionary patch, pixels", low=4, high=32)
@@ -27,3 +27,28 @@ class FeatureSettings:
     colour_weight: float = setting("length of the colour block (Lab at three scales)", low=0)
     texture_weight: float = setting("length of the texture block (contrast, oriented gradients)", low=0)
     position_weight: float = setting("length of the image row as a feature; 0 leaves it out", low=0)
+
+
+@dataclass(frozen=True)
+class BackboneFileSettings:
+    """A backbone that somebody else trained."""
+
+    path: str = setting(
+        "file or folder of the weights; `gestalt weights fetch` makes one. Not read with another source"
+    )
+    facet: str = setting(
+        "what a cell is described by: tokens of the last block (STEGO, DepthG, CUPS), or its keys (MaskCut)",
+        choices=("tokens", "keys"),
+    )
+
+
+@dataclass(frozen=True)
+class FeatureSettings:
+    """Self-supervised dense features."""
+
+    source: str = setting(
+        "dictionary (fitted in seconds), distillation (section distillation: a ViT, trained here), file (brought)",
+        choices=("dictionary", "distillation", "file"),
+    )
+    dictionary: DictionarySettings = section(DictionarySettings, "read with source dictionary")
+    file: BackboneFileSettings = section(BackboneFileSettings, "read with source file")

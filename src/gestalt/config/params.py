@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gestalt.config.audit import AuditSettings, GateSettings
+from gestalt.config.codes import CodeSettings
+from gestalt.config.distillation import DistillationSettings
 from gestalt.config.evaluate import EvaluateSettings, LabelQualitySettings
 from gestalt.config.features import FeatureSettings
 from gestalt.config.frames import FrameSettings, ManifestSettings
@@ -47,7 +49,11 @@ class Params:
     )
     motion: MotionSettings = section(MotionSettings, "moving objects from stereo pairs")
     features: FeatureSettings = section(FeatureSettings, "self-supervised dense features")
+    distillation: DistillationSettings = section(
+        DistillationSettings, "training of the small ViT, read with features.source distillation"
+    )
     semantics: SemanticsSettings = section(SemanticsSettings, "pseudo-classes from features")
+    codes: CodeSettings = section(CodeSettings, "codes from features, read with semantics.method codes")
     normalized_cut: NormalizedCutSettings = section(
         NormalizedCutSettings, "masks by normalised cut (a baseline)"
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +15,13 @@ from gestalt.data.atomic_files import written_aside
 from gestalt.errors import DataError
 
 STATE_FILE = "state.pt"
+KEY_LENGTH = 16
+
+
+def state_folder(cache_dir: Path, key: Mapping[str, Any]) -> Path:
+    """Folder of the state of a training, named after all that it depends on: another key is another training."""
+    digest = hashlib.sha256(json.dumps(dict(key), sort_keys=True, default=str).encode()).hexdigest()
+    return cache_dir / digest[:KEY_LENGTH]
 
 
 def save_state(folder: Path, state: Mapping[str, Any]) -> None:
@@ -41,3 +50,10 @@ def load_state(folder: Path, device: torch.device) -> dict[str, Any] | None:
             f"{path} is damaged ({str(error).splitlines()[0]}); delete it to train from the start"
         ) from error
     return state
+
+
+def forget_state(folder: Path) -> None:
+    """Delete the state of a training that is done, and its folder where nothing else lies in it."""
+    (folder / STATE_FILE).unlink(missing_ok=True)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()

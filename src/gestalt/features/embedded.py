@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from gestalt.features.dense import DenseFeatures
+from gestalt.features.dense import DenseFeatures, FeatureGrid
 from gestalt.features.dictionary import Encoding, PooledCodes, encode_patches
 from gestalt.features.handmade import (
     COLOUR_CHANNELS,
@@ -98,6 +98,7 @@ class EmbeddedFeatures(DenseFeatures):
         return torch.cat(blocks, 1)
 
     @torch.no_grad()
-    def encode(self, images: Tensor) -> Tensor:
-        """See ``DenseFeatures.encode``; no gradient flows."""
-        return (self.raw_channels(images) - self.mean[:, None, None]) * self.scale[:, None, None]
+    def encode(self, images: Tensor) -> FeatureGrid:
+        """See ``DenseFeatures.encode``."""
+        tokens = (self.raw_channels(images) - self.mean[:, None, None]) * self.scale[:, None, None]
+        return FeatureGrid(tokens, valid=tokens.new_ones(tokens[:, 0].shape, dtype=torch.bool))

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gestalt.config.features import FeatureSettings
+from gestalt.config.features import DictionarySettings
 from gestalt.errors import ConfigError
 from gestalt.features.dense import image_to_tensor
 from gestalt.features.dictionary import Encoding, fit_dictionary
@@ -34,20 +34,20 @@ def choose_evenly(items: Sequence[T], count: int) -> list[T]:
 
 @torch.no_grad()
 def fit_features(
-    images: Sequence[NDArray[np.uint8]], settings: FeatureSettings, seed: int
+    images: Sequence[NDArray[np.uint8]], settings: DictionarySettings, seed: int
 ) -> EmbeddedFeatures:
     """Learn the embedded features.
 
     Args:
         images: (H, W, 3) uint8 RGB each; sizes may differ.
-        settings: Section ``features``.
+        settings: Section ``features.dictionary``.
         seed: The seed of the experiment.
 
     Returns:
         Features on the CPU.
 
     Raises:
-        ConfigError: ``features.patch_step`` does not divide the stride, or exceeds the patch size.
+        ConfigError: ``features.dictionary.patch_step`` does not divide the stride, or exceeds the patch size.
         DataError: No image, or too few patches for the dictionary.
         ShapeError: An image is smaller than a patch.
     """
@@ -116,10 +116,10 @@ def fit_block_scales(
     return mean, torch.where(deviation > 1e-6, length / deviation.clamp(min=1e-6), 0.0)
 
 
-def _check_step(settings: FeatureSettings) -> None:
+def _check_step(settings: DictionarySettings) -> None:
     if STRIDE % settings.patch_step or settings.patch_step > settings.patch_size:
         raise ConfigError(
-            f"features.patch_step must divide {STRIDE} and be at most features.patch_size "
+            f"features.dictionary.patch_step must divide {STRIDE} and be at most features.dictionary.patch_size "
             f"({settings.patch_size}). Got: {settings.patch_step}"
         )
 

@@ -37,7 +37,7 @@ def sample_patches(
         height, width = image.shape[:2]
         if min(height, width) < patch_size:
             raise ShapeError(
-                f"images must be at least {patch_size} x {patch_size} (features.patch_size). "
+                f"images must be at least {patch_size} x {patch_size} (features.dictionary.patch_size). "
                 f"Got: {height} x {width}"
             )
         count = max(1, n_patches // len(images))

@@ -14,6 +14,7 @@ from gestalt.errors import DataError, ShapeError
 from gestalt.matching.measurement import Measurement, measure_pairs
 from gestalt.matching.raft import MIN_SIDE, STRIDE, Features, Raft
 from gestalt.matching.recent import Recent
+from gestalt.runtime import uses_bf16
 
 if TYPE_CHECKING:  # a machine that only trains has neither OpenCV nor OmegaConf
     from gestalt.config.matching import RaftSettings
@@ -39,9 +40,7 @@ class RaftMatcher:
     def __init__(self, network: Raft, settings: RaftSettings, device: torch.device) -> None:
         self._network = network.to(device).eval()
         self._settings, self._device = settings, device
-        self._is_bf16 = settings.precision == "bf16" or (
-            settings.precision == "auto" and computes_bf16(device)
-        )
+        self._is_bf16 = uses_bf16(settings.precision, device)
         self._features = Recent(self._encode)
         self._disparities = Recent(self._match_views)
 
@@ -106,11 +105,6 @@ class RaftMatcher:
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._is_bf16)
-
-
-def computes_bf16(device: torch.device) -> bool:
-    """Whether a device computes bf16 itself; CPUs and older GPUs are slower with it than without."""
-    return device.type != "cpu" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def to_network(image: UInt8Array, device: torch.device) -> Tensor:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +16,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from gestalt.data.training_state import load_state, save_state
+from gestalt.data.curve import DIGITS
+from gestalt.data.training_state import load_state, save_state, state_folder
 from gestalt.errors import ConfigError, DataError
 from gestalt.matching.colour_changes import draw_colour_changes, draw_rectangles
 from gestalt.matching.crop_placement import draw_placement
@@ -26,7 +25,6 @@ from gestalt.matching.multi_frame import fuse_frames
 from gestalt.matching.smurf import Augmentation, crop_labels, make_batch, smurf_losses, supervised_losses
 from gestalt.matching.smurf_records import (
     COLUMNS,
-    DIGITS,
     CurveRow,
     Log,
     label_path,
@@ -34,13 +32,12 @@ from gestalt.matching.smurf_records import (
     write_label,
 )
 from gestalt.matching.training_pairs import TrainingPairs
-from gestalt.runtime import derive_seed, numpy_generator, progress, torch_generator
+from gestalt.runtime import derive_seed, numpy_generator, progress, torch_generator, uses_bf16
 
 if TYPE_CHECKING:
     from gestalt.config.optical_flow import OpticalFlowSettings
 
 NAME = "optical_flow"
-KEY_LENGTH = 16
 # Steps whose pairs are read ahead.
 AHEAD = 8
 FIRST, SECOND = 1, 2
@@ -127,9 +124,7 @@ class SmurfTraining:
     ) -> None:
         self._pairs, self._settings, self._seed, self._device = pairs, settings, seed, device
         self._folder, self._make_network, self._log = folder, make_network, log
-        wanted = settings.precision
-        computes_half = device.type != "cpu" and torch.cuda.is_bf16_supported(including_emulation=False)
-        self._is_half = wanted == "bf16" or (wanted == "auto" and computes_half)
+        self._is_half = uses_bf16(settings.precision, device)
         self._deadline = time.monotonic() + max_seconds if max_seconds else float("inf")
         self._middles = pairs.middles()
         second = settings.multi_frame
@@ -390,13 +385,12 @@ def train_optical_flow(
         "seed": seed,
         "inputs": dict(key or {}),
     }
-    digest = hashlib.sha256(json.dumps(whole_key, sort_keys=True, default=str).encode()).hexdigest()
     training = SmurfTraining(
         pairs,
         settings,
         seed=seed,
         device=device,
-        folder=cache_dir / digest[:KEY_LENGTH],
+        folder=state_folder(cache_dir, whole_key),
         make_network=make_network or _raft_maker(settings.variant),
         log=log,
         max_seconds=max_seconds,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,14 +11,13 @@ import torch
 from torch import Tensor
 
 from gestalt.data.atomic_files import write_bytes
-from gestalt.data.training_state import STATE_FILE
+from gestalt.data.curve import mean_of_rows, write_rows
+from gestalt.data.training_state import forget_state
 from gestalt.errors import DataError
 
 LABEL_FOLDER = "labels"
 # Labels are stored in this part of a pixel, as in KITTI's files.
 LABEL_UNITS_PER_PX = 64
-# Digits of the curve.
-DIGITS = 5
 COLUMNS = (
     "step",
     "phase",
@@ -40,11 +38,11 @@ Log = Callable[[int, dict[str, float]], None]
 def forget_training(folder: Path) -> None:
     """Delete the state and the labels of a training that is done."""
     labels = folder / LABEL_FOLDER
-    for path in (*sorted(labels.glob("*.npz")), folder / STATE_FILE):
-        path.unlink(missing_ok=True)
-    for emptied in (labels, folder):
-        if emptied.is_dir() and not any(emptied.iterdir()):
-            emptied.rmdir()
+    for path in sorted(labels.glob("*.npz")):
+        path.unlink()
+    if labels.is_dir() and not any(labels.iterdir()):
+        labels.rmdir()
+    forget_state(folder)
 
 
 def label_path(folder: Path, index: int) -> Path:
@@ -80,17 +78,9 @@ def read_label(path: Path) -> tuple[Tensor, Tensor]:
 
 def write_curve(path: Path, curve: Sequence[CurveRow]) -> None:
     """Write the rows as CSV for ``dvc plots``; without a row only the names of the columns."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row in curve:
-        writer.writerow([int(row["step"]), int(row["phase"]), *(row[name] for name in COLUMNS[2:])])
-    write_bytes(path, text.getvalue().encode())
+    write_rows(path, curve, COLUMNS, whole=("step", "phase"))
 
 
 def last_losses(curve: Sequence[CurveRow], share: float = 0.1) -> dict[str, float]:
     """Mean losses over the last ``share`` of the rows, at least one; empty without a row."""
-    rows = curve[-max(1, round(len(curve) * share)) :]
-    if not rows:
-        return {}
-    return {name: round(sum(row[name] for row in rows) / len(rows), DIGITS) for name in COLUMNS[2:-1]}
+    return mean_of_rows(curve, COLUMNS[2:-1], share)

@@ -10,14 +10,14 @@ import dataclasses
 import hashlib
 import importlib.util
 import json
-import signal
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from gestalt.errors import ConfigError, DataError, GestaltError, MissingDependencyError
+from gestalt.config.section_file import read_section
+from gestalt.data.training_command import run_training, training_parser
+from gestalt.errors import MissingDependencyError
 from gestalt.matching.smurf_loop import NAME, TrainedNetwork, train_optical_flow
 from gestalt.matching.smurf_records import forget_training, last_losses, write_curve
 from gestalt.matching.training_pairs import read_pairs
@@ -31,34 +31,17 @@ SETTINGS = Path(__file__).parents[1] / "conf" / NAME / "embedded.yaml"
 
 def main() -> None:
     """Train on the pairs of one NPZ file; run it again to go on after an interruption."""
-    parser = argparse.ArgumentParser(
-        prog="python -m gestalt.matching.smurf_training", description=main.__doc__
+    parser = training_parser(
+        "gestalt.matching.smurf_training",
+        main.__doc__,
+        settings=SETTINGS,
+        example="steps=1000 crop.height=160",
     )
     parser.add_argument(
         "--images", type=Path, required=True, help="NPZ of pairs; see training_pairs.read_pairs"
     )
-    parser.add_argument(
-        "--out", type=Path, required=True, help="folder of the network, its curve and its state"
-    )
-    parser.add_argument("--settings", type=Path, default=SETTINGS, help="YAML or JSON (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument(
-        "--max-seconds", type=float, default=0.0, help="save and stop after this time; 0 never stops"
-    )
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="settings, such as steps=1000 crop.height=160"
-    )
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        _train_folder(arguments)
-    except GestaltError as error:
-        print(f"smurf_training: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("smurf_training: interrupted; run the same command again and it goes on", file=sys.stderr)  # noqa: T201
-        sys.exit(130)
+    run_training("smurf_training", lambda: _train_folder(arguments))
 
 
 def save_training(
@@ -108,42 +91,9 @@ def read_settings(path: Path, overrides: Sequence[str]) -> OpticalFlowSettings:
         DataError: There is no such file.
     """
     from gestalt.config.optical_flow import OpticalFlowSettings
-    from gestalt.config.schema import fill
 
-    if not path.is_file():
-        raise DataError(f"{path} does not exist; --settings names a file with the section {NAME}")
-    text = path.read_text(encoding="utf-8")
-    try:
-        if path.suffix == ".json":
-            values = json.loads(text)
-        else:
-            import yaml
-
-            values = yaml.safe_load(text)
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"{path} is YAML, and PyYAML is missing: pip install pyyaml, or give the same keys as JSON"
-        ) from error
-    except ValueError as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
-    for override in overrides:
-        _override(values, override)
-    settings: OpticalFlowSettings = fill(OpticalFlowSettings, values, NAME)
+    settings: OpticalFlowSettings = read_section(path, OpticalFlowSettings, NAME, overrides)
     return settings
-
-
-def _override(values: dict[str, Any], override: str) -> None:
-    key, sign, text = override.removeprefix(f"{NAME}.").partition("=")
-    *parents, name = key.split(".")
-    section = values
-    for parent in parents:
-        section = section.get(parent, {})
-    if not sign or not isinstance(section, dict) or name not in section:
-        raise ConfigError(f"an override is key=value with a key of {NAME}. Got: {override!r}")
-    try:
-        section[name] = json.loads(text)
-    except ValueError:
-        section[name] = text
 
 
 def _train_folder(arguments: argparse.Namespace) -> None:

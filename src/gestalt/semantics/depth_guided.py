@@ -15,11 +15,10 @@ from torch.nn import functional
 
 from gestalt.errors import ShapeError
 from gestalt.features.dense import pad_to_cells
+from gestalt.semantics.classifiers import PixelClassifier
 
 # (B, 3, H, W) images and (B, C, H, W) geometry or None -> (B, D, h, w) vectors.
 Describe = Callable[[Tensor, Tensor | None], Tensor]
-# (B, D, h, w) vectors -> (B, K, h, w) logits, affine in the vectors.
-Classify = Callable[[Tensor], Tensor]
 
 
 def window_positions(length: int, window: int, step: int) -> list[int]:
@@ -37,13 +36,13 @@ def window_positions(length: int, window: int, step: int) -> list[int]:
 
 
 def whole_log_prob(
-    describe: Describe, classify: Classify, image: Tensor, geometry: Tensor | None, stride: int
+    describe: Describe, classifier: PixelClassifier, image: Tensor, geometry: Tensor | None, stride: int
 ) -> Tensor:
     """Log-probabilities of the image as one window.
 
     Args:
         describe: Features and geometry of images as vectors.
-        classify: Vectors as logits.
+        classifier: Vectors of cells as log-probabilities of pixels.
         image: (1, 3, H, W) float in [0, 1].
         geometry: (1, C, H, W) float or None.
         stride: Of ``describe``.
@@ -52,12 +51,12 @@ def whole_log_prob(
         (K, H, W) float, log-probabilities that sum to one in each pixel.
     """
     height, width = image.shape[-2:]
-    return to_pixels(classify(describe(image, geometry)), stride, height, width)[0]
+    return classifier.log_prob(describe(image, geometry), stride, height, width)[0]
 
 
 def windowed_log_prob(
     describe: Describe,
-    classify: Classify,
+    classifier: PixelClassifier,
     image: Tensor,
     geometry: Tensor | None,
     stride: int,
@@ -67,7 +66,7 @@ def windowed_log_prob(
 
     Args:
         describe: As in ``whole_log_prob``.
-        classify: As in ``whole_log_prob``.
+        classifier: As in ``whole_log_prob``.
         image: (1, 3, H, W) float in [0, 1].
         geometry: (1, C, H, W) float or None.
         stride: Of ``describe``.
@@ -93,7 +92,7 @@ def windowed_log_prob(
             return torch.cat([source[..., top : top + side, left : left + columns] for top, left in chunk])
 
         vectors = describe(cut(image), None if geometry is None else cut(geometry))
-        log_prob = to_pixels(classify(vectors), stride, side, columns)
+        log_prob = classifier.log_prob(vectors, stride, side, columns)
         if total is None:
             total = log_prob.new_zeros(log_prob.shape[1], height, width)
         for (top, left), window in zip(chunk, log_prob):
@@ -104,7 +103,7 @@ def windowed_log_prob(
 
 
 def halved_log_prob(
-    describe: Describe, classify: Classify, image: Tensor, geometry: Tensor | None, stride: int
+    describe: Describe, classifier: PixelClassifier, image: Tensor, geometry: Tensor | None, stride: int
 ) -> Tensor:
     """Log-probabilities from the image at half size; its vectors are averaged with those of its mirror image.
 
@@ -117,7 +116,7 @@ def halved_log_prob(
     mirrored_geometry = None if small_geometry is None else small_geometry.flip(-1)
     straight = describe(small, small_geometry)
     mirrored = describe(small.flip(-1), mirrored_geometry).flip(-1)
-    return to_pixels(classify((straight + mirrored) / 2), stride, height, width, scale=2)[0]
+    return classifier.log_prob((straight + mirrored) / 2, 2 * stride, height, width)[0]
 
 
 def halve(maps: Tensor) -> Tensor:
@@ -126,45 +125,23 @@ def halve(maps: Tensor) -> Tensor:
     return functional.interpolate(maps, size=size, mode="area")
 
 
-def to_pixels(logits: Tensor, stride: int, height: int, width: int, scale: int = 1) -> Tensor:
-    """Logits of cells -> log-probabilities of pixels.
-
-    Logits are affine in the vectors, so interpolating them equals classifying interpolated vectors, at a
-    fraction of the cost.
+def near_weight(depth_m: Tensor, depth_scale_m: float) -> Tensor:
+    """Weight alpha of the halved image: 1 at the camera, 1/2 at ``depth_scale_m``, 0 at infinity.
 
     Args:
-        logits: (B, K, h, w) float, of cells of ``stride * scale`` pixels; the last ones may reach over the
-            border.
-        stride: Of the features.
-        height: Rows wanted.
-        width: Columns wanted.
-        scale: How much smaller the described image was.
-
-    Returns:
-        (B, K, height, width) float.
+        depth_m: Metres, far where unknown.
+        depth_scale_m: z0; at this depth both predictions weigh the same.
     """
-    size = (logits.shape[-2] * stride * scale, logits.shape[-1] * stride * scale)
-    pixels = functional.interpolate(logits, size=size, mode="bilinear", align_corners=False)
-    if size[0] < height or size[1] < width:
-        pixels = functional.pad(
-            pixels, (0, max(width - size[1], 0), 0, max(height - size[0], 0)), mode="replicate"
-        )
-    return functional.log_softmax(pixels[..., :height, :width], dim=1)
-
-
-def near_weight(depth_m: Tensor, depth_scale_m: float) -> Tensor:
-    """Weight alpha of the halved image: 1 at the camera, 1/2 at ``depth_scale_m``, 0 at infinity."""
     return 1 / (depth_m / depth_scale_m + 1)
 
 
-def fuse_log_prob(low: Tensor, high: Tensor, depth_m: Tensor, depth_scale_m: float) -> Tensor:
+def fuse_log_prob(low: Tensor, high: Tensor, weight: Tensor) -> Tensor:
     """Mix two predictions pixel by pixel.
 
     Args:
         low: (K, H, W) float, log-probabilities from the halved image.
         high: (K, H, W) float, from windows or the whole image.
-        depth_m: (H, W) float, metres, far where unknown.
-        depth_scale_m: z0; at this depth both weigh the same.
+        weight: (H, W) float in [0, 1], of ``low``: see ``near_weight``.
 
     Returns:
         (K, H, W) float, normalised again, so that they are log-probabilities.
@@ -172,10 +149,9 @@ def fuse_log_prob(low: Tensor, high: Tensor, depth_m: Tensor, depth_scale_m: flo
     Raises:
         ShapeError: Sizes differ.
     """
-    if low.shape != high.shape or depth_m.shape != high.shape[1:]:
+    if low.shape != high.shape or weight.shape != high.shape[1:]:
         raise ShapeError(
-            "low and high must be (K, H, W) and depth_m (H, W) of one size. "
-            f"Got: {tuple(low.shape)}, {tuple(high.shape)}, {tuple(depth_m.shape)}"
+            "low and high must be (K, H, W) and weight (H, W) of one size. "
+            f"Got: {tuple(low.shape)}, {tuple(high.shape)}, {tuple(weight.shape)}"
         )
-    alpha = near_weight(depth_m, depth_scale_m)
-    return functional.log_softmax(alpha * low + (1 - alpha) * high, dim=0)
+    return functional.log_softmax(weight * low + (1 - weight) * high, dim=0)

@@ -1,7 +1,8 @@
-"""Fit pseudo-classes: k-means over the cells of many images, geometry included."""
+"""Fit pseudo-classes: clusters of the cells of many images, or of codes learned from them, geometry included."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,21 +12,28 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gestalt.config.codes import CodeSettings
 from gestalt.config.frames import FrameSettings
 from gestalt.config.semantics import SemanticsSettings
-from gestalt.data.frames import load_left
+from gestalt.data.frames import frame_geometry, load_left, move_intrinsics
 from gestalt.data.kitti_maps import unpack_disparity
 from gestalt.data.records import StereoFrame
 from gestalt.data.shards import ShardFolder
+from gestalt.data.training_state import forget_state
 from gestalt.errors import DataError
 from gestalt.features.dense import DenseFeatures, image_to_tensor
 from gestalt.features.fit import choose_evenly, fit_block_scales
 from gestalt.features.kmeans import Clustering, fit_kmeans, nearest_centre
 from gestalt.runtime import progress, torch_generator
+from gestalt.semantics.code_head import cosine_to_prototypes
+from gestalt.semantics.code_training import Log, TrainedCodes, train_codes
+from gestalt.semantics.feature_store import CodeImage
 from gestalt.semantics.geometry import GROUPS, N_CHANNELS, geometry_channels
-from gestalt.semantics.probe import ProbeCard, SemanticProbe, check_windows, describe
+from gestalt.semantics.probe import CODES, KMEANS, ProbeCard, SemanticProbe, check_windows, describe
 
 MAX_STEPS = 60
+# Sampled cells whose codes are computed at once.
+CELLS_AT_ONCE = 65536
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,12 +44,14 @@ class FitFrame:
         frame_id: Seeds the choice of its cells.
         image: (H, W, 3) uint8 RGB.
         disparity: (H, W) float32, pixels, 0 where there is no match.
+        focal_length: Horizontal, pixels of ``image``.
         stereo_baseline: Metres.
     """
 
     frame_id: str
     image: NDArray[np.uint8]
     disparity: NDArray[np.float32]
+    focal_length: float
     stereo_baseline: float
 
 
@@ -71,17 +81,26 @@ def load_fit_frames(
     return [_load(frame, shards, settings) for frame, shards in choose_evenly(found, n_images)]
 
 
-@torch.no_grad()
 def fit_semantics(
-    frames: Sequence[FitFrame], features: DenseFeatures, settings: SemanticsSettings, seed: int
+    frames: Sequence[FitFrame],
+    features: DenseFeatures,
+    settings: SemanticsSettings,
+    seed: int,
+    *,
+    codes: CodeSettings | None = None,
+    cache_dir: Path | None = None,
+    log: Log | None = None,
 ) -> SemanticProbe:
-    """Cluster the cells of ``frames`` into pseudo-classes.
+    """Find pseudo-classes in the cells of ``frames``: clusters of features, or of codes learned from them.
 
     Args:
         frames: Images with disparity.
-        features: Dense features.
+        features: Dense features; their device does the work.
         settings: Section ``semantics``.
         seed: The seed of the experiment.
+        codes: Section ``codes``; read with the method ``codes``.
+        cache_dir: Where the training of codes keeps features and its resumable state; without it nothing is kept.
+        log: Takes step and losses of that training.
 
     Returns:
         The probe. Pseudo-classes are in order of their mean row, from the top of the image to the bottom.
@@ -95,6 +114,22 @@ def fit_semantics(
     mean, scale = torch.zeros(N_CHANNELS), torch.zeros(N_CHANNELS)
     if settings.geometry:
         mean, scale = _standardize_geometry(cells, features.dimension, settings)
+    if settings.method == CODES:
+        assert codes is not None
+        with tempfile.TemporaryDirectory() as nothing_kept:
+            trained = train_codes(
+                _code_images(frames, settings, mean, scale),
+                features,
+                codes,
+                n_pseudo_classes=settings.n_pseudo_classes,
+                seed=seed,
+                device=features.device,
+                cache_dir=cache_dir or Path(nothing_kept),
+                log=log,
+            )
+            if cache_dir:
+                forget_state(trained.folder)
+        return _code_probe(features, settings, trained, cells, mean, scale)
     clustering = fit_kmeans(
         cells.vectors,
         settings.n_pseudo_classes,
@@ -102,7 +137,7 @@ def fit_semantics(
         max_steps=MAX_STEPS,
         generator=torch_generator(seed, "semantics", "clusters"),
     )
-    return _probe(features, settings, clustering, cells, mean, scale)
+    return _kmeans_probe(features, settings, clustering, cells, mean, scale)
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,20 +149,23 @@ class _Cells:
     has_geometry: Tensor
 
 
+@torch.no_grad()
 def _sample_cells(
     frames: Sequence[FitFrame], features: DenseFeatures, settings: SemanticsSettings, seed: int
 ) -> _Cells:
     vectors, rows, has_geometry = [], [], []
     per_frame = max(1, settings.n_vectors // max(len(frames), 1))
     # Geometry is standardised afterwards, when that of all frames is known.
-    mean, scale = torch.zeros(N_CHANNELS), torch.ones(N_CHANNELS)
+    mean = torch.zeros(N_CHANNELS, device=features.device)
+    scale = torch.ones_like(mean)
     for frame in progress(frames, label="semantics: features", unit="image"):
-        channels = _geometry(frame) if settings.geometry else None
+        channels = _geometry(frame, features.device) if settings.geometry else None
         generator = torch_generator(seed, frame.frame_id, "semantics", "cells")
-        grid = describe(features, image_to_tensor(frame.image), channels, mean, scale, settings.geometry)
+        image = image_to_tensor(frame.image, features.device)
+        grid = describe(features, image, channels, mean, scale, settings.geometry)
         h, w = grid.shape[-2:]
         chosen = torch.randperm(h * w, generator=generator)[:per_frame]
-        vectors.append(grid[0].flatten(1).T[chosen])
+        vectors.append(grid[0].flatten(1).T[chosen.to(grid.device)].cpu())
         rows.append((chosen // w + 0.5) / h)
         has_geometry.append(torch.full_like(chosen, channels is not None, dtype=torch.bool))
     if not vectors:
@@ -154,7 +192,33 @@ def _standardize_geometry(
     return mean, scale
 
 
-def _probe(
+def _code_images(
+    frames: Sequence[FitFrame], settings: SemanticsSettings, mean: Tensor, scale: Tensor
+) -> list[CodeImage]:
+    images = []
+    for frame in frames:
+        channels = None
+        if settings.geometry:
+            known = geometry_channels(frame.disparity, frame.stereo_baseline)
+            channels = (
+                np.zeros((N_CHANNELS, *frame.disparity.shape), np.float32)
+                if known is None
+                else (known - mean.numpy()[:, None, None]) * scale.numpy()[:, None, None]
+            )
+        images.append(
+            CodeImage(
+                frame.frame_id,
+                frame.image,
+                frame.disparity,
+                frame.focal_length,
+                frame.stereo_baseline,
+                channels,
+            )
+        )
+    return images
+
+
+def _kmeans_probe(
     features: DenseFeatures,
     settings: SemanticsSettings,
     clustering: Clustering,
@@ -163,22 +227,73 @@ def _probe(
     scale: Tensor,
 ) -> SemanticProbe:
     index, _ = nearest_centre(cells.vectors, clustering.centres)
-    sizes = torch.bincount(index, minlength=settings.n_pseudo_classes)
-    sums = torch.zeros(settings.n_pseudo_classes, dtype=torch.float64).index_add_(
-        0, index, cells.rows.double()
-    )
-    mean_rows = sums / sizes.clamp(min=1)
-    order = mean_rows.argsort(stable=True)
+    order, shares, rows = _describe_clusters(index, cells.rows, settings.n_pseudo_classes)
     card = ProbeCard(
+        method=KMEANS,
         n_pseudo_classes=settings.n_pseudo_classes,
         feature_dimension=features.dimension,
         geometry=settings.geometry,
+        code_dimension=0,
         temperature=max(settings.temperature * clustering.inertia, 1e-6),
+        sharpness=0.0,
         inertia=clustering.inertia,
-        cluster_shares=[float(share) for share in sizes[order].double() / len(index)],
-        mean_rows=[float(row) for row in mean_rows[order]],
+        cluster_shares=shares,
+        mean_rows=rows,
+        training={},
     )
-    return SemanticProbe(features, card, clustering.centres[order], mean, scale)
+    device = features.device
+    return SemanticProbe(
+        features, card, clustering.centres[order].to(device), mean.to(device), scale.to(device)
+    )
+
+
+@torch.no_grad()
+def _code_probe(
+    features: DenseFeatures,
+    settings: SemanticsSettings,
+    trained: TrainedCodes,
+    cells: _Cells,
+    mean: Tensor,
+    scale: Tensor,
+) -> SemanticProbe:
+    prototypes, device = trained.prototypes, features.device
+    cosine = torch.cat(
+        [
+            cosine_to_prototypes(trained.head(part[:, :, None, None].to(device)), prototypes)[..., 0, 0].cpu()
+            for part in torch.split(cells.vectors, CELLS_AT_ONCE)
+        ]
+    )
+    best, index = cosine.max(1)
+    order, shares, rows = _describe_clusters(index, cells.rows, settings.n_pseudo_classes)
+    card = ProbeCard(
+        method=CODES,
+        n_pseudo_classes=settings.n_pseudo_classes,
+        feature_dimension=features.dimension,
+        geometry=settings.geometry,
+        code_dimension=trained.head.dimension,
+        temperature=0.0,
+        sharpness=settings.sharpness,
+        # Between unit vectors: twice what the cosine lacks.
+        inertia=float((2 - 2 * best.double()).mean()),
+        cluster_shares=shares,
+        mean_rows=rows,
+        training={**trained.record, "curve": trained.curve},
+    )
+    return SemanticProbe(
+        features, card, prototypes[order.to(device)], mean.to(device), scale.to(device), trained.head
+    )
+
+
+def _describe_clusters(
+    index: Tensor, rows: Tensor, n_pseudo_classes: int
+) -> tuple[Tensor, list[float], list[float]]:
+    """Order of the clusters from the top of the image to the bottom; shares and mean rows in that order."""
+    sizes = torch.bincount(index, minlength=n_pseudo_classes)
+    sums = torch.zeros(n_pseudo_classes, dtype=torch.float64).index_add_(0, index, rows.double())
+    mean_rows = sums / sizes.clamp(min=1)
+    order = mean_rows.argsort(stable=True)
+    shares = sizes[order].double() / len(index)
+    return order, [float(share) for share in shares], [float(row) for row in mean_rows[order]]
 
 
 def _load(frame: StereoFrame, shards: ShardFolder, settings: FrameSettings) -> FitFrame:
@@ -189,9 +304,11 @@ def _load(frame: StereoFrame, shards: ShardFolder, settings: FrameSettings) -> F
             f"{shards.folder}: the disparity of {frame.frame_id} is {disparity.shape}, its image "
             f"{image.shape[:2]}; section `frames` has changed, run `dvc repro motion`"
         )
-    return FitFrame(frame.frame_id, image, disparity, frame.stereo_baseline)
+    geometry = frame_geometry(frame.height, frame.width, settings)
+    focal_length = float(move_intrinsics(frame.intrinsics, geometry)[0, 0])
+    return FitFrame(frame.frame_id, image, disparity, focal_length, frame.stereo_baseline)
 
 
-def _geometry(frame: FitFrame) -> Tensor | None:
+def _geometry(frame: FitFrame, device: torch.device) -> Tensor | None:
     channels = geometry_channels(frame.disparity, frame.stereo_baseline)
-    return None if channels is None else torch.from_numpy(channels)[None]
+    return None if channels is None else torch.from_numpy(channels)[None].to(device)

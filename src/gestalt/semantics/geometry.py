@@ -6,7 +6,6 @@ pre-trained network, depth helps most when it is clustered with them. ``semantic
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -87,6 +86,9 @@ def protrusion(filled: FloatArray, width_px: int) -> FloatArray:
         (H, W) float32 in [0, 1): the white top-hat of the disparity along rows, divided by the disparity
         plus a constant.
     """
+    # Imported here: machines that only train networks have no OpenCV.
+    import cv2
+
     kernel = np.ones((1, 2 * (width_px // 2) + 1), np.uint8)
     # Beyond the border lies nothing: the edge of the image is no edge of a thing.
     opened = cv2.morphologyEx(filled, cv2.MORPH_OPEN, kernel, borderType=cv2.BORDER_REPLICATE)

@@ -10,6 +10,7 @@ from typing import Any
 from gestalt.config.semantics import SemanticsSettings
 from gestalt.errors import ConfigError
 from gestalt.features.loading import load_features
+from gestalt.runtime import choose_device
 from gestalt.semantics.probe import FloatArray, SemanticProbe, UInt8Array
 
 
@@ -23,7 +24,7 @@ class SemanticLabeller:
         features_dir: Folder of the stage ``features``.
         semantics_dir: Folder of the stage ``semantics``.
         settings: Section ``semantics``.
-        device: Where it runs.
+        device: Where it runs: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     """
 
     features_dir: Path
@@ -37,10 +38,13 @@ class SemanticLabeller:
 
         Raises:
             DataError: Features or probe are missing or do not belong together.
-            ConfigError: The probe was fitted with another number of pseudo-classes or another geometry.
+            ConfigError: The probe was fitted by another method, with another number of pseudo-classes or another
+                geometry.
         """
-        probe = SemanticProbe.load(self.semantics_dir, load_features(self.features_dir, self.device))
+        features = load_features(self.features_dir, choose_device(self.device))
+        probe = SemanticProbe.load(self.semantics_dir, features)
         for name, wanted, fitted in (
+            ("method", self.settings.method, probe.card.method),
             ("geometry", self.settings.geometry, probe.card.geometry),
             ("n_pseudo_classes", self.settings.n_pseudo_classes, probe.card.n_pseudo_classes),
         ):

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from gestalt.data.atomic_files import write_bytes
-
-# Digits of the numbers in curves: enough to plot, few enough to compare.
-DIGITS = 5
+from gestalt.data.curve import mean_of_rows, write_rows
 
 # One step: its number under ``step``, their sum under ``total``, and every loss by its name.
 CurveRow = dict[str, float]
@@ -20,17 +15,9 @@ COLUMNS = ("step", "total", "semantic", "objectness", "proposal_box", "class", "
 
 def write_curve(path: Path, curve: Sequence[CurveRow]) -> None:
     """Write the rows as CSV; without a row only the names of the columns."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row in curve:
-        writer.writerow([int(row["step"]), *(row[name] for name in COLUMNS[1:])])
-    write_bytes(path, text.getvalue().encode())
+    write_rows(path, curve, COLUMNS)
 
 
 def mean_of_last(curve: Sequence[CurveRow], share: float = 0.1) -> dict[str, float]:
     """Mean losses over the last ``share`` of the steps, at least one; empty without a step."""
-    rows = curve[-max(1, round(len(curve) * share)) :]
-    if not rows:
-        return {}
-    return {name: round(sum(row[name] for row in rows) / len(rows), DIGITS) for name in COLUMNS[1:]}
+    return mean_of_rows(curve, COLUMNS[1:], share)

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from gestalt.config.training import OptimiserSettings
+from gestalt.data.curve import DIGITS
 from gestalt.data.training_state import save_state
 from gestalt.errors import ConfigError, DataError
 from gestalt.network.drop_loss import DropRule
 from gestalt.network.panoptic_network import PanopticNetwork, is_normalisation
 from gestalt.runtime import derive_seed, progress
 from gestalt.training.batch import TrainingBatch
-from gestalt.training.curve import DIGITS, CurveRow
+from gestalt.training.curve import CurveRow
 
 BETAS = (0.9, 0.999)
 

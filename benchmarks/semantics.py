@@ -1,0 +1,250 @@
+"""Semantic quality of every way to pseudo-classes, on rendered streets: k-means, STEGO, DepthG; views; CRF.
+
+Fits features and pseudo-classes on one batch (no label is read), predicts frames of another one and compares them with
+their truth, for each seed. A row is a way to pseudo-classes; its columns say how the prediction was made: `single`
+(one resolution), `guided` (depth-guided fusion of two), each with and without the dense CRF. Protocols: `19` and `27`
+classes on whole frames, and `crop320`: the image scaled to 320 rows, its central 320 x 320 px, 27 classes.
+
+Matching is one-to-one; with 27 classes pseudo-classes that got no class count as wrong, with 19 they get their most
+frequent class, as in the panoptic protocols. The folder is a clone in which `dvc repro motion` has run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import statistics
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from gestalt.config import Params
+from gestalt.config.presets import compose_params
+from gestalt.data.ground_truth import dataset_of, find_ground_truth, read_ground_truth
+from gestalt.data.label_spaces import load_label_space
+from gestalt.data.manifest import read_manifest
+from gestalt.data.records import GroundTruthFrame
+from gestalt.errors import GestaltError
+from gestalt.evaluation.intersections import IntersectionTable, intersect, merge_tables
+from gestalt.evaluation.matching import LeftOver, match_pseudo_classes
+from gestalt.evaluation.matching import confusion_matrix
+from gestalt.evaluation.semantic import semantic_quality
+from gestalt.features.dense import DenseFeatures
+from gestalt.features.fit import choose_evenly, fit_features
+from gestalt.features.loading import load_features
+from gestalt.panoptic import PanopticMap
+from gestalt.runtime import choose_device, progress, start
+from gestalt.semantics.fit import FitFrame, fit_semantics, load_fit_frames
+from gestalt.semantics.probe import SemanticProbe
+
+UInt8Array = npt.NDArray[np.uint8]
+
+# Ways to pseudo-classes: values of the configuration that make them, on top of those that are asked for.
+METHODS: dict[str, list[str]] = {
+    "k-means": ["semantics.method=kmeans"],
+    "STEGO": ["semantics.method=codes", "codes=stego"],
+    "DepthG": ["semantics.method=codes", "codes=depthg"],
+}
+# How a prediction is made.
+VIEWS = ("single", "guided", "single + CRF", "guided + CRF")
+CROP_PX = 320
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What a number means.
+
+    Attributes:
+        name: In the table.
+        label_space: Classes.
+        left_over: What unmatched pseudo-classes get.
+        is_crop: Judged on the central square of the image scaled to ``CROP_PX`` rows.
+    """
+
+    name: str
+    label_space: str
+    left_over: LeftOver
+    is_crop: bool = False
+
+
+PROTOCOLS = (
+    Protocol("19", "cityscapes19", "largest"),
+    Protocol("27", "cityscapes27", "void"),
+    Protocol("crop320", "cityscapes27", "void", is_crop=True),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.semantics", description=__doc__)
+    parser.add_argument("--fit-batch", default="monday", help="fitted on (default: %(default)s)")
+    parser.add_argument("--test-batch", default="tuesday", help="judged on (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default: %(default)s)")
+    parser.add_argument("--frames", type=int, default=60, help="judged, evenly spread (default: %(default)s)")
+    parser.add_argument("--methods", nargs="+", choices=tuple(METHODS), default=list(METHODS))
+    parser.add_argument("--features", type=Path, help="folder of features, instead of the dictionary's")
+    parser.add_argument("--threads", type=int, default=1, help="numeric threads (default: %(default)s)")
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="such as semantics.geometry=false"
+    )
+    parser.add_argument("--no-crf", action="store_true", help="leave the columns with the CRF out")
+    parser.add_argument("--table", type=Path, help="Markdown file whose section of this table is replaced")
+    options = parser.parse_args(arguments)
+    try:
+        start(threads=options.threads)
+        results = run(options)
+        if options.table:
+            write_section(options.table, markdown(results, options))
+    except GestaltError as error:
+        print(f"semantics: {error}", file=sys.stderr)
+        sys.exit(1)
+    print(json.dumps(results))
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Numbers of every method, protocol and view: each a list with a value for every seed."""
+    results: dict[str, Any] = {"seconds": defaultdict(list), "quality": {}}
+    composed = {method: compose_params([*METHODS[method], *options.set]) for method in options.methods}
+    any_params = next(iter(composed.values()))
+    truth = TruthMaps(Path("data/truth") / options.test_batch)
+    frames = load(options.test_batch, any_params, options.frames)
+    for seed in options.seeds:
+        fit_frames = load(options.fit_batch, any_params, any_params.semantics.n_images)
+        features = features_of(options.features, fit_frames, any_params, seed)
+        for method, params in composed.items():
+            started = time.perf_counter()
+            probe = fit_semantics(fit_frames, features, params.semantics, seed, codes=params.codes)
+            results["seconds"][method].append(round(time.perf_counter() - started, 1))
+            for protocol in PROTOCOLS:
+                judged = judge(probe, frames, truth, protocol, params, with_crf=not options.no_crf)
+                for view, (mean_iou, accuracy) in judged.items():
+                    key = results["quality"].setdefault(method, {}).setdefault(protocol.name, {})
+                    key.setdefault(view, []).append([round(mean_iou, 2), round(accuracy, 2)])
+                print(seed, method, protocol.name, judged, file=sys.stderr)
+    return results
+
+
+def load(batch: str, params: Params, n_frames: int) -> list[FitFrame]:
+    """Frames of a batch with their disparity, evenly spread."""
+    frames = read_manifest(Path("data/manifests") / f"{batch}.parquet")
+    return load_fit_frames([(frames, Path("data/motion") / batch)], params.frames, n_frames)
+
+
+def features_of(folder: Path | None, frames: Sequence[FitFrame], params: Params, seed: int) -> DenseFeatures:
+    """Stored features, or those of the dictionary, fitted with the seed."""
+    if folder is not None:
+        return load_features(folder, choose_device(params.runtime.device))
+    settings = params.features.dictionary
+    return fit_features([frame.image for frame in choose_evenly(frames, settings.n_images)], settings, seed)
+
+
+class TruthMaps:
+    """True classes of frames, by id.
+
+    Args:
+        folder: Of the truth of a batch.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.dataset = dataset_of(folder)
+        self.frames: dict[str, GroundTruthFrame] = {
+            frame.frame_id: frame for frame in find_ground_truth(folder)
+        }
+
+    def read(self, frame_id: str, label_space: str) -> UInt8Array:
+        """(H, W) uint8 classes of the label space, 255 where void."""
+        return read_ground_truth(self.frames[frame_id], label_space, self.dataset).semantic_map
+
+
+def judge(
+    probe: SemanticProbe,
+    frames: Sequence[FitFrame],
+    truth: TruthMaps,
+    protocol: Protocol,
+    params: Params,
+    *,
+    with_crf: bool,
+) -> dict[str, tuple[float, float]]:
+    """Mean IoU and pixel accuracy, percent, of every view."""
+    tables: dict[str, list[IntersectionTable]] = defaultdict(list)
+    for frame in progress(frames, label=f"judging, protocol {protocol.name}"):
+        classes = truth.read(frame.frame_id, protocol.label_space)
+        if protocol.is_crop:
+            frame, classes = central_crop(frame, classes)
+        for view, semantic_map in predictions(probe, frame, params, with_crf):
+            tables[view].append(intersect(frame.frame_id, as_panoptic(semantic_map), as_panoptic(classes)))
+    n_classes = len(load_label_space(protocol.label_space).classes)
+    n_pseudo_classes = params.semantics.n_pseudo_classes
+    judged = {}
+    for view, parts in tables.items():
+        table = merge_tables(parts)
+        everything = [(range(n_pseudo_classes), range(n_classes))]
+        assignment = match_pseudo_classes(
+            confusion_matrix(table, n_pseudo_classes, n_classes), everything, protocol.left_over
+        )
+        quality = semantic_quality(table, assignment, n_classes)
+        judged[view] = (quality.mean_iou, quality.pixel_accuracy)
+    return judged
+
+
+def predictions(
+    probe: SemanticProbe, frame: FitFrame, params: Params, with_crf: bool
+) -> Iterator[tuple[str, UInt8Array]]:
+    """(H, W) uint8 pseudo-classes of every view."""
+    from gestalt.semantics.crf import refine
+
+    import torch
+
+    settings = params.semantics
+    plain = dataclasses.replace(settings, fusion=True, crf=dataclasses.replace(settings.crf, iterations=0))
+    views = probe.views(frame.image, frame.disparity, frame.focal_length, frame.stereo_baseline, plain)
+    for name, log_prob in (("single", views.high), ("guided", views.fused)):
+        yield name, log_prob.argmax(0).to(torch.uint8).cpu().numpy()
+        if with_crf:
+            image = torch.from_numpy(frame.image)[None].to(log_prob.device)
+            refined = refine(image, log_prob.log_softmax(0)[None], settings.crf)[0]
+            yield f"{name} + CRF", refined.argmax(0).to(torch.uint8).cpu().numpy()
+
+
+def central_crop(frame: FitFrame, classes: UInt8Array) -> tuple[FitFrame, UInt8Array]:
+    """The central square of a frame and its truth, scaled to ``CROP_PX`` rows; disparity scales along."""
+    scale = CROP_PX / len(classes)
+    size = (max(round(classes.shape[1] * scale), CROP_PX), CROP_PX)
+    left = (size[0] - CROP_PX) // 2
+
+    def crop(values: npt.NDArray[Any], interpolation: int) -> npt.NDArray[Any]:
+        return np.ascontiguousarray(
+            cv2.resize(values, size, interpolation=interpolation)[:, left : left + CROP_PX]
+        )
+
+    cropped = dataclasses.replace(
+        frame,
+        image=crop(frame.image, cv2.INTER_LINEAR),
+        disparity=crop(frame.disparity, cv2.INTER_NEAREST) * np.float32(scale),
+        focal_length=frame.focal_length * scale,
+    )
+    return cropped, crop(classes, cv2.INTER_NEAREST)
+
+
+def as_panoptic(semantic_map: UInt8Array) -> PanopticMap:
+    """A map of classes without instances."""
+    return PanopticMap(semantic_map, np.zeros(semantic_map.shape, np.uint16))
+
+
+def spread(values: Sequence[float]) -> str:
+    """``mean ± standard deviation`` over seeds."""
+    deviation = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.1f}{deviation}"
+
+
+if __name__ == "__main__":
+    main()

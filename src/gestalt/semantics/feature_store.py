@@ -1,0 +1,473 @@
+"""Features of all training crops, computed once: the backbone is frozen, so no step has to run it again.
+
+A folder of arrays that are mapped into memory, not read: training needs the memory of a batch, however many images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from gestalt.config.codes import CodeCropSettings
+from gestalt.data.atomic_files import explain_full_disk, write_bytes
+from gestalt.errors import ConfigError, DataError, ShapeError
+from gestalt.runtime import progress
+from gestalt.semantics.disparity import is_measured
+
+FEATURES, NEARNESS, CROPS, CARD = "features.npy", "nearness.npy", "crops.npz", "card.json"
+# Crops that the backbone encodes at once, about.
+ENCODED_AT_ONCE = 32
+# A cell knows its depth when this share of its pixels does.
+MIN_KNOWN_SHARE = 0.5
+KEY_LENGTH = 16
+
+
+class Backbone(Protocol):
+    """What is asked of features: see ``gestalt.features.dense.DenseFeatures``."""
+
+    stride: int
+    dimension: int
+    uses_position: bool
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) float in [0, 1] -> (B, D, h, w)."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The tensors, by name."""
+
+
+@dataclass(frozen=True, eq=False)
+class CodeImage:
+    """What codes are learned from.
+
+    Attributes:
+        frame_id: For messages.
+        image: (H, W, 3) uint8 RGB.
+        disparity: (H, W) float32, pixels, 0 where there is no match.
+        focal_length: Horizontal, pixels.
+        stereo_baseline: Metres.
+        channels: (C, H, W) float32, scaled geometry that follows the features of a cell, or None.
+        principal_point: (x, y), pixels; None takes the centre of the image.
+    """
+
+    frame_id: str
+    image: NDArray[np.uint8]
+    disparity: NDArray[np.float32]
+    focal_length: float
+    stereo_baseline: float
+    channels: NDArray[np.float32] | None = None
+    principal_point: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Rectangle:
+    """A part of an image or of its grid: first row, first column, rows, columns."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def cut(self, maps: Tensor) -> Tensor:
+        """The part of (..., H, W)."""
+        return maps[..., self.top : self.top + self.height, self.left : self.left + self.width]
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureStore:
+    """Stored crops; mirrored twins of the held-out ones come last.
+
+    Attributes:
+        features: (n, D, h, w) float16, mapped from disk; geometry channels after those of the backbone.
+        nearness: (n, h, w) float32, mapped, inverse depth of each cell, 1/m, 0 where it is unknown.
+        means: (n, D) float32, mean feature of each crop.
+        image: (n,) int64, number of the image each crop is of.
+        is_mirrored: (n,) bool; cells of a mirrored crop are stored in the order of the plain one.
+        focal: (n,) float32, focal length, cells.
+        centres: (n, 2) float32, principal point (x, y), cells.
+        rows: (n, 2) float32, first and last border of each crop, share of the image height.
+        n_geometry: How many of the D channels are geometry.
+        name: Stands for the content: features, images and crops.
+    """
+
+    features: NDArray[np.float16]
+    nearness: NDArray[np.float32]
+    means: NDArray[np.float32]
+    image: NDArray[np.int64]
+    is_mirrored: NDArray[np.bool_]
+    focal: NDArray[np.float32]
+    centres: NDArray[np.float32]
+    rows: NDArray[np.float32]
+    n_geometry: int
+    name: str
+
+    @property
+    def dimension(self) -> int:
+        """Channels of a cell, geometry included."""
+        return int(self.features.shape[1])
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of a crop, cells."""
+        return int(self.features.shape[2]), int(self.features.shape[3])
+
+    def read(self, crops: Tensor, device: torch.device | str = "cpu") -> Tensor:
+        """(B, D, h, w) float32, features of the crops with these numbers."""
+        stored = torch.from_numpy(self.features[crops.cpu().numpy()])
+        return stored.to(device, non_blocking=True).float()
+
+    def read_nearness(self, crops: Tensor, device: torch.device | str = "cpu") -> Tensor:
+        """(B, h, w) float32, inverse depth, 1/m, 0 where it is unknown."""
+        return torch.from_numpy(self.nearness[crops.cpu().numpy()]).to(device, non_blocking=True)
+
+
+def open_store(
+    items: Sequence[CodeImage],
+    features: Backbone,
+    settings: CodeCropSettings,
+    *,
+    mirrored: Sequence[int],
+    folder: Path,
+    device: torch.device,
+    nearest: bool = False,
+    key: Mapping[str, Any] | None = None,
+) -> FeatureStore:
+    """Features of the crops of all images, encoded now or found from an earlier call.
+
+    Features that see the position in the image are computed of whole images, and their grids are cut; others
+    are computed of crops, scaled to the size of the settings.
+
+    Args:
+        items: Images; a sequence that loads when asked keeps memory constant.
+        features: Frozen backbone, on ``device``.
+        settings: Which crops.
+        mirrored: Numbers of images whose crops are stored mirrored too.
+        folder: Gets a folder named by the content.
+        device: Where the features run.
+        nearest: Scale crops without smoothing, as DepthG's published code does.
+        key: What the images depend on, such as fingerprints of their files; without it all pixels are hashed.
+
+    Raises:
+        DataError: There is no image, features are not finite, or the disk is full.
+        ShapeError: A disparity or channels of another size than the image, or crops of different sizes.
+        ConfigError: Scaled crops of features that see the position.
+    """
+    if not items:
+        raise DataError("codes need at least one image; are the fit_batches empty?")
+    if features.uses_position and (settings.height or settings.width):
+        raise ConfigError(
+            "codes.crops.height and width scale crops, but the features see the row of the image, which a crop "
+            "changes; set both to 0, or features.position_weight to 0"
+        )
+    if bool(settings.height) != bool(settings.width):
+        raise ConfigError(
+            f"codes.crops.height and width are both given or both 0. Got: {settings.height}, {settings.width}"
+        )
+    content = {
+        "features": _fingerprint(features),
+        "images": dict(key) if key is not None else _hash_images(items),
+        "crops": [settings.ratio, settings.height, settings.width, nearest],
+        "mirrored": sorted(mirrored),
+    }
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+    target = folder / digest[:KEY_LENGTH]
+    if not (target / CARD).is_file():
+        _encode_all(items, features, settings, set(mirrored), target, device, nearest)
+    return load_store(target)
+
+
+def load_store(folder: Path) -> FeatureStore:
+    """The store that ``open_store`` left in ``folder``.
+
+    Raises:
+        DataError: It is damaged.
+    """
+    try:
+        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        with np.load(folder / CROPS) as crops:
+            columns = {name: crops[name] for name in crops.files}
+        maps = [np.load(folder / name, mmap_mode="r") for name in (FEATURES, NEARNESS)]
+        return FeatureStore(maps[0], maps[1], n_geometry=int(card["n_geometry"]), name=folder.name, **columns)
+    except (OSError, ValueError, TypeError, KeyError, EOFError) as error:
+        raise DataError(f"{folder} is damaged ({error}); delete it, and it is made again") from error
+
+
+def forget_store(folder: Path) -> None:
+    """Delete the stores below ``folder``, which ``open_store`` got."""
+    for card in folder.glob(f"*/{CARD}"):
+        # Without its card a folder counts as absent, should this be interrupted.
+        card.unlink()
+        shutil.rmtree(card.parent)
+
+
+def crop_rectangles(height: int, width: int, ratio: float) -> list[Rectangle]:
+    """The four corners and the centre of an image, or of a grid; the whole alone where ``ratio`` is 1."""
+    rows, columns = max(1, round(height * ratio)), max(1, round(width * ratio))
+    bottom, right = height - rows, width - columns
+    if bottom == right == 0:
+        return [Rectangle(0, 0, rows, columns)]
+    corners = [(0, 0), (0, right), (bottom, 0), (bottom, right), (bottom // 2, right // 2)]
+    return [Rectangle(top, left, rows, columns) for top, left in corners]
+
+
+@dataclass(frozen=True, eq=False)
+class _Crop:
+    """A crop on its way to the backbone, or a grid that comes from it.
+
+    Attributes:
+        image: (3, H, W) float, what is encoded: the crop, or the whole image where grids are cut.
+        maps: (2 + C, H, W) float of the same pixels: inverse depth, whether it is known, geometry.
+        rectangle: What is cut of the grid; None takes all.
+        columns: Values of the crop's row in ``crops.npz``.
+    """
+
+    image: Tensor
+    maps: Tensor
+    rectangle: Rectangle | None
+    columns: dict[str, Any]
+
+
+def _encode_all(
+    items: Sequence[CodeImage],
+    features: Backbone,
+    settings: CodeCropSettings,
+    mirrored: set[int],
+    target: Path,
+    device: torch.device,
+    nearest: bool,
+) -> None:
+    aside = target.with_name(f".{target.name}.part")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    cut = _cut_grids if features.uses_position else _cut_images
+    order = [(number, False) for number in range(len(items))]
+    order += [(number, True) for number in sorted(mirrored)]
+    per_image = 1 if settings.ratio == 1 else len(crop_rectangles(2, 2, 0.5))
+    writer: _Writer | None = None
+    n_geometry = 0
+    with explain_full_disk(target):
+        for group in _in_groups(progress(order, label="codes: features", unit="image"), per_image):
+            crops = [
+                crop
+                for number, is_mirrored in group
+                for crop in cut(items[number], number, is_mirrored, features.stride, settings, nearest)
+            ]
+            grids, nearness = _encode(crops, features, device)
+            if writer is None:
+                n_geometry = grids.shape[1] - features.dimension
+                writer = _Writer(aside, len(order) * per_image, grids.shape[1:])
+            writer.add(grids, nearness, [crop.columns for crop in crops], items[group[0][0]].frame_id)
+        assert writer is not None
+        writer.close()
+    write_bytes(aside / CARD, json.dumps({"n_geometry": n_geometry}).encode())
+    aside.replace(target)
+
+
+class _Writer:
+    """Fills the arrays of a store in order."""
+
+    def __init__(self, folder: Path, count: int, shape: torch.Size) -> None:
+        self._folder, self._done = folder, 0
+        create: Callable[..., Any] = np.lib.format.open_memmap
+        self._features = create(folder / FEATURES, "w+", np.float16, (count, *shape))
+        self._nearness = create(folder / NEARNESS, "w+", np.float32, (count, *shape[1:]))
+        self._means: list[NDArray[np.float32]] = []
+        self._columns: list[dict[str, Any]] = []
+
+    def add(self, grids: Tensor, nearness: Tensor, columns: list[dict[str, Any]], frame_id: str) -> None:
+        """Append (B, D, h, w) grids, (B, h, w) inverse depths and their columns."""
+        stored = grids.half()
+        if not bool(torch.isfinite(stored).all()):
+            raise DataError(
+                f"features of {frame_id} or an image after it are NaN, infinite or beyond 65504: "
+                "the features are broken, or not scaled"
+            )
+        if stored.shape[1:] != self._features.shape[1:]:
+            raise ShapeError(
+                f"crops must have one size, {tuple(self._features.shape[1:])}. Got: {tuple(stored.shape[1:])} of "
+                f"{frame_id} or an image after it; set codes.crops.height and width"
+            )
+        places = slice(self._done, self._done + len(stored))
+        self._features[places], self._nearness[places] = stored.cpu().numpy(), nearness.cpu().numpy()
+        self._means.append(grids.mean((2, 3)).cpu().numpy())
+        self._columns += columns
+        self._done = places.stop
+
+    def close(self) -> None:
+        """Write what is small, and everything to the disk."""
+        self._features.flush()
+        self._nearness.flush()
+        kinds: dict[str, Any] = {"image": np.int64, "is_mirrored": np.bool_}
+        columns: dict[str, Any] = {
+            name: np.array([row[name] for row in self._columns], kinds.get(name, np.float32))
+            for name in self._columns[0]
+        }
+        np.savez(self._folder / CROPS, means=np.concatenate(self._means), **columns)
+
+
+def _in_groups(order: Any, per_image: int) -> Iterator[list[tuple[int, bool]]]:
+    group: list[tuple[int, bool]] = []
+    for entry in order:
+        group.append(entry)
+        if len(group) * per_image >= ENCODED_AT_ONCE:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+@torch.no_grad()
+def _encode(crops: list[_Crop], features: Backbone, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Grids (B, D + C, h, w) and inverse depths (B, h, w); images of one size go through together."""
+    if len({crop.image.shape for crop in crops}) > 1:
+        sizes = sorted({tuple(crop.image.shape[1:]) for crop in crops})
+        raise ShapeError(f"crops must have one size; set codes.crops.height and width. Got: {sizes}")
+    # Crops that are cut of one grid share its image.
+    distinct = list({id(crop.image): crop.image for crop in crops}.values())
+    place = {id(image): number for number, image in enumerate(distinct)}
+    grids = features(torch.stack(distinct).to(device))
+    maps = _pool_cells(torch.stack([crop.maps for crop in crops]).to(device), features.stride)
+    share = maps[:, 1]
+    nearness = torch.where(share >= MIN_KNOWN_SHARE, maps[:, 0] / share.clamp(min=MIN_KNOWN_SHARE), 0.0)
+    joined = []
+    for number, crop in enumerate(crops):
+        parts = [grids[place[id(crop.image)]], maps[number, 2:], nearness[number : number + 1]]
+        if crop.columns["is_mirrored"]:
+            parts[0] = parts[0].flip(-1)
+        whole = torch.cat(parts)
+        joined.append(whole if crop.rectangle is None else crop.rectangle.cut(whole))
+    stacked = torch.stack(joined).float()
+    return stacked[:, :-1], stacked[:, -1]
+
+
+def _pool_cells(maps: Tensor, stride: int) -> Tensor:
+    bottom, right = -maps.shape[-2] % stride, -maps.shape[-1] % stride
+    return functional.avg_pool2d(functional.pad(maps, (0, right, 0, bottom), mode="replicate"), stride)
+
+
+def _cut_images(
+    item: CodeImage, number: int, is_mirrored: bool, stride: int, settings: CodeCropSettings, nearest: bool
+) -> list[_Crop]:
+    """Crops as images of their own, scaled to cover the size that is wanted."""
+    image, maps = _to_tensors(item)
+    H, W = image.shape[1:]
+    crops = []
+    for outer in crop_rectangles(H, W, settings.ratio):
+        size = (settings.height or outer.height, settings.width or outer.width)
+        scale = max(size[0] / outer.height, size[1] / outer.width)
+        part = _middle(outer, round(size[0] / scale), round(size[1] / scale))
+        columns = _columns(item, number, is_mirrored, part, scale, stride)
+        pixels = _resize(part.cut(image), size, nearest)
+        crops.append(
+            _Crop(
+                pixels.flip(-1) if is_mirrored else pixels, _resize_area(part.cut(maps), size), None, columns
+            )
+        )
+    return crops
+
+
+def _cut_grids(
+    item: CodeImage, number: int, is_mirrored: bool, stride: int, settings: CodeCropSettings, nearest: bool
+) -> list[_Crop]:
+    """The whole image, with the parts of its grid that are crops."""
+    image, maps = _to_tensors(item)
+    if is_mirrored:
+        image = image.flip(-1)
+    h, w = -(-image.shape[1] // stride), -(-image.shape[2] // stride)
+    crops = []
+    for cells in crop_rectangles(h, w, settings.ratio):
+        pixels = Rectangle(
+            cells.top * stride, cells.left * stride, cells.height * stride, cells.width * stride
+        )
+        columns = _columns(item, number, is_mirrored, pixels, 1.0, stride)
+        crops.append(_Crop(image, maps, cells, columns))
+    return crops
+
+
+def _columns(
+    item: CodeImage, number: int, is_mirrored: bool, part: Rectangle, scale: float, stride: int
+) -> dict[str, Any]:
+    """Camera of a crop in cells, 0 at the centre of the first one, and where it lies in the image."""
+    H, W = item.image.shape[:2]
+    x, y = item.principal_point or ((W - 1) / 2, (H - 1) / 2)
+    cell = stride / scale
+    return {
+        "image": number,
+        "is_mirrored": is_mirrored,
+        "focal": item.focal_length / cell,
+        "centres": ((x + 0.5 - part.left) / cell - 0.5, (y + 0.5 - part.top) / cell - 0.5),
+        "rows": (part.top / H, (part.top + part.height) / H),
+    }
+
+
+def _to_tensors(item: CodeImage) -> tuple[Tensor, Tensor]:
+    """Image (3, H, W) in [0, 1] and maps (2 + C, H, W)."""
+    size = item.image.shape[:2]
+    if item.image.shape != (*size, 3) or item.image.dtype != np.uint8:
+        raise ShapeError(
+            f"{item.frame_id}: the image must be (H, W, 3) uint8 RGB. Got: {item.image.shape} {item.image.dtype}"
+        )
+    if item.disparity.shape != size or (item.channels is not None and item.channels.shape[1:] != size):
+        channels = None if item.channels is None else item.channels.shape
+        raise ShapeError(
+            f"{item.frame_id}: disparity and channels must have the size of the image {size}. "
+            f"Got: {item.disparity.shape} and {channels}"
+        )
+    known = is_measured(item.disparity)
+    nearness = np.where(known, item.disparity, 0) / (item.focal_length * item.stereo_baseline)
+    maps = [np.stack([nearness, known])] + ([] if item.channels is None else [item.channels])
+    image = torch.from_numpy(np.ascontiguousarray(item.image)).permute(2, 0, 1).float() / 255
+    return image, torch.from_numpy(np.concatenate(maps).astype(np.float32))
+
+
+def _middle(outer: Rectangle, height: int, width: int) -> Rectangle:
+    height, width = min(height, outer.height), min(width, outer.width)
+    return Rectangle(
+        outer.top + (outer.height - height) // 2, outer.left + (outer.width - width) // 2, height, width
+    )
+
+
+def _resize(image: Tensor, size: tuple[int, int], nearest: bool) -> Tensor:
+    if image.shape[1:] == size:
+        return image
+    if nearest:
+        return functional.interpolate(image[None], size, mode="nearest")[0]
+    return functional.interpolate(image[None], size, mode="bilinear", align_corners=False, antialias=True)[
+        0
+    ].clamp(0, 1)
+
+
+def _resize_area(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    return maps if maps.shape[1:] == size else functional.interpolate(maps[None], size, mode="area")[0]
+
+
+def _fingerprint(features: Backbone) -> str:
+    outline = (type(features).__name__, features.stride, features.dimension, features.uses_position)
+    digest = hashlib.sha256(str(outline).encode())
+    for name, value in sorted(features.state_dict().items()):
+        digest.update(name.encode())
+        if isinstance(value, Tensor):
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _hash_images(items: Sequence[CodeImage]) -> str:
+    digest = hashlib.sha256()
+    for item in progress(items, label="codes: fingerprint", unit="image"):
+        camera = (item.focal_length, item.stereo_baseline, item.principal_point)
+        digest.update(f"{item.image.shape} {camera} {item.channels is None}".encode())
+        for part in (item.image, item.disparity, item.channels):
+            if part is not None:
+                digest.update(np.ascontiguousarray(part).tobytes())
+    return digest.hexdigest()
