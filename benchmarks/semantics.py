@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import re
 import statistics
 import sys
 import time
@@ -26,37 +27,45 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from gestalt.config import Params
 from gestalt.config.presets import compose_params
+from gestalt.data.atomic_files import write_bytes
 from gestalt.data.ground_truth import dataset_of, find_ground_truth, read_ground_truth
 from gestalt.data.label_spaces import load_label_space
 from gestalt.data.manifest import read_manifest
 from gestalt.data.records import GroundTruthFrame
 from gestalt.errors import GestaltError
 from gestalt.evaluation.intersections import IntersectionTable, intersect, merge_tables
-from gestalt.evaluation.matching import LeftOver, match_pseudo_classes
-from gestalt.evaluation.matching import confusion_matrix
+from gestalt.evaluation.matching import LeftOver, confusion_matrix, match_pseudo_classes
 from gestalt.evaluation.semantic import semantic_quality
 from gestalt.features.dense import DenseFeatures
 from gestalt.features.fit import choose_evenly, fit_features
 from gestalt.features.loading import load_features
 from gestalt.panoptic import PanopticMap
 from gestalt.runtime import choose_device, progress, start
+from gestalt.semantics.crf import refine
 from gestalt.semantics.fit import FitFrame, fit_semantics, load_fit_frames
 from gestalt.semantics.probe import SemanticProbe
 
 UInt8Array = npt.NDArray[np.uint8]
 
-# Ways to pseudo-classes: values of the configuration that make them, on top of those that are asked for.
+# Ways to pseudo-classes: values of the configuration that make them, on top of those that are asked for. The first
+# three are the published ones; geometry from stereo beside the features is ours.
+PLAIN, GEOMETRY = "semantics.geometry=false", "semantics.geometry=true"
 METHODS: dict[str, list[str]] = {
-    "k-means": ["semantics.method=kmeans"],
-    "STEGO": ["semantics.method=codes", "codes=stego"],
-    "DepthG": ["semantics.method=codes", "codes=depthg"],
+    "k-means": ["semantics.method=kmeans", PLAIN],
+    "STEGO": ["semantics.method=codes", "codes=stego", PLAIN],
+    "DepthG": ["semantics.method=codes", "codes=depthg", PLAIN],
+    "k-means, geometry": ["semantics.method=kmeans", GEOMETRY],
+    "DepthG, geometry": ["semantics.method=codes", "codes=depthg", GEOMETRY],
 }
 # How a prediction is made.
 VIEWS = ("single", "guided", "single + CRF", "guided + CRF")
 CROP_PX = 320
+# Of the CRF in the columns that have it (CUPS).
+CRF_ITERATIONS = 10
 
 
 @dataclass(frozen=True)
@@ -97,7 +106,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--set", nargs="+", default=[], metavar="KEY=VALUE", help="such as semantics.geometry=false"
     )
     parser.add_argument("--no-crf", action="store_true", help="leave the columns with the CRF out")
-    parser.add_argument("--table", type=Path, help="Markdown file whose section of this table is replaced")
+    parser.add_argument(
+        "--table", type=Path, help="Markdown file whose section of these features is replaced"
+    )
     options = parser.parse_args(arguments)
     try:
         start(threads=options.threads)
@@ -124,12 +135,12 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             started = time.perf_counter()
             probe = fit_semantics(fit_frames, features, params.semantics, seed, codes=params.codes)
             results["seconds"][method].append(round(time.perf_counter() - started, 1))
-            for protocol in PROTOCOLS:
-                judged = judge(probe, frames, truth, protocol, params, with_crf=not options.no_crf)
-                for view, (mean_iou, accuracy) in judged.items():
-                    key = results["quality"].setdefault(method, {}).setdefault(protocol.name, {})
-                    key.setdefault(view, []).append([round(mean_iou, 2), round(accuracy, 2)])
-                print(seed, method, protocol.name, judged, file=sys.stderr)
+            judged = judge(probe, frames, truth, params, with_crf=not options.no_crf)
+            for protocol, by_view in judged.items():
+                for view, quality in by_view.items():
+                    known = results["quality"].setdefault(method, {}).setdefault(protocol, {})
+                    known.setdefault(view, []).append(quality)
+            print(json.dumps({"seed": seed, method: judged}), file=sys.stderr)
     return results
 
 
@@ -166,78 +177,119 @@ class TruthMaps:
 
 
 def judge(
-    probe: SemanticProbe,
-    frames: Sequence[FitFrame],
-    truth: TruthMaps,
-    protocol: Protocol,
-    params: Params,
-    *,
-    with_crf: bool,
-) -> dict[str, tuple[float, float]]:
-    """Mean IoU and pixel accuracy, percent, of every view."""
-    tables: dict[str, list[IntersectionTable]] = defaultdict(list)
-    for frame in progress(frames, label=f"judging, protocol {protocol.name}"):
-        classes = truth.read(frame.frame_id, protocol.label_space)
-        if protocol.is_crop:
-            frame, classes = central_crop(frame, classes)
-        for view, semantic_map in predictions(probe, frame, params, with_crf):
-            tables[view].append(intersect(frame.frame_id, as_panoptic(semantic_map), as_panoptic(classes)))
+    probe: SemanticProbe, frames: Sequence[FitFrame], truth: TruthMaps, params: Params, *, with_crf: bool
+) -> dict[str, dict[str, tuple[float, float]]]:
+    """Mean IoU and pixel accuracy, percent, of every protocol and view."""
+    tables: dict[Protocol, dict[str, list[IntersectionTable]]] = {
+        protocol: defaultdict(list) for protocol in PROTOCOLS
+    }
+    for frame in progress(frames, label="judging"):
+        for is_crop in (False, True):
+            seen = crop_frame(frame) if is_crop else frame
+            maps = list(predictions(probe, seen, params, with_crf))
+            for protocol in (protocol for protocol in PROTOCOLS if protocol.is_crop == is_crop):
+                classes = truth.read(frame.frame_id, protocol.label_space)
+                classes = central_crop(classes, cv2.INTER_NEAREST) if is_crop else classes
+                for view, semantic_map in maps:
+                    table = intersect(frame.frame_id, as_panoptic(semantic_map), as_panoptic(classes))
+                    tables[protocol][view].append(table)
+    return {
+        protocol.name: {
+            view: measure(merge_tables(parts), protocol, params.semantics.n_pseudo_classes)
+            for view, parts in by_view.items()
+        }
+        for protocol, by_view in tables.items()
+    }
+
+
+def measure(table: IntersectionTable, protocol: Protocol, n_pseudo_classes: int) -> tuple[float, float]:
+    """Mean IoU and pixel accuracy, percent, after matching."""
     n_classes = len(load_label_space(protocol.label_space).classes)
-    n_pseudo_classes = params.semantics.n_pseudo_classes
-    judged = {}
-    for view, parts in tables.items():
-        table = merge_tables(parts)
-        everything = [(range(n_pseudo_classes), range(n_classes))]
-        assignment = match_pseudo_classes(
-            confusion_matrix(table, n_pseudo_classes, n_classes), everything, protocol.left_over
-        )
-        quality = semantic_quality(table, assignment, n_classes)
-        judged[view] = (quality.mean_iou, quality.pixel_accuracy)
-    return judged
+    everything = [(range(n_pseudo_classes), range(n_classes))]
+    confusion = confusion_matrix(table, n_pseudo_classes, n_classes)
+    assignment = match_pseudo_classes(confusion, everything, protocol.left_over)
+    quality = semantic_quality(table, assignment, n_classes)
+    return round(quality.mean_iou, 2), round(quality.pixel_accuracy, 2)
 
 
 def predictions(
     probe: SemanticProbe, frame: FitFrame, params: Params, with_crf: bool
 ) -> Iterator[tuple[str, UInt8Array]]:
     """(H, W) uint8 pseudo-classes of every view."""
-    from gestalt.semantics.crf import refine
-
-    import torch
-
-    settings = params.semantics
-    plain = dataclasses.replace(settings, fusion=True, crf=dataclasses.replace(settings.crf, iterations=0))
+    crf = dataclasses.replace(params.semantics.crf, iterations=CRF_ITERATIONS)
+    plain = dataclasses.replace(params.semantics, fusion=True, crf=dataclasses.replace(crf, iterations=0))
     views = probe.views(frame.image, frame.disparity, frame.focal_length, frame.stereo_baseline, plain)
     for name, log_prob in (("single", views.high), ("guided", views.fused)):
-        yield name, log_prob.argmax(0).to(torch.uint8).cpu().numpy()
+        yield name, to_map(log_prob)
         if with_crf:
             image = torch.from_numpy(frame.image)[None].to(log_prob.device)
-            refined = refine(image, log_prob.log_softmax(0)[None], settings.crf)[0]
-            yield f"{name} + CRF", refined.argmax(0).to(torch.uint8).cpu().numpy()
+            yield f"{name} + CRF", to_map(refine(image, log_prob[None], crf)[0])
 
 
-def central_crop(frame: FitFrame, classes: UInt8Array) -> tuple[FitFrame, UInt8Array]:
-    """The central square of a frame and its truth, scaled to ``CROP_PX`` rows; disparity scales along."""
-    scale = CROP_PX / len(classes)
-    size = (max(round(classes.shape[1] * scale), CROP_PX), CROP_PX)
-    left = (size[0] - CROP_PX) // 2
+def to_map(scores: torch.Tensor) -> UInt8Array:
+    """(K, H, W) scores -> (H, W) uint8 numbers of the largest."""
+    return scores.argmax(0).to(torch.uint8).cpu().numpy()
 
-    def crop(values: npt.NDArray[Any], interpolation: int) -> npt.NDArray[Any]:
-        return np.ascontiguousarray(
-            cv2.resize(values, size, interpolation=interpolation)[:, left : left + CROP_PX]
-        )
 
-    cropped = dataclasses.replace(
+def crop_frame(frame: FitFrame) -> FitFrame:
+    """The central square of a frame, scaled; disparity and focal length scale along."""
+    scale = CROP_PX / len(frame.image)
+    return dataclasses.replace(
         frame,
-        image=crop(frame.image, cv2.INTER_LINEAR),
-        disparity=crop(frame.disparity, cv2.INTER_NEAREST) * np.float32(scale),
+        image=central_crop(frame.image, cv2.INTER_LINEAR),
+        disparity=central_crop(frame.disparity, cv2.INTER_NEAREST) * np.float32(scale),
         focal_length=frame.focal_length * scale,
     )
-    return cropped, crop(classes, cv2.INTER_NEAREST)
+
+
+def central_crop(values: npt.NDArray[Any], interpolation: int) -> npt.NDArray[Any]:
+    """The central square of an image or map, scaled to ``CROP_PX`` rows."""
+    width = max(round(values.shape[1] * CROP_PX / len(values)), CROP_PX)
+    left = (width - CROP_PX) // 2
+    scaled = cv2.resize(values, (width, CROP_PX), interpolation=interpolation)
+    return np.ascontiguousarray(scaled[:, left : left + CROP_PX])
 
 
 def as_panoptic(semantic_map: UInt8Array) -> PanopticMap:
     """A map of classes without instances."""
     return PanopticMap(semantic_map, np.zeros(semantic_map.shape, np.uint16))
+
+
+def markdown(results: dict[str, Any], options: argparse.Namespace) -> str:
+    """The table of the results, a row per way and protocol."""
+    features = f"features of `{options.features}`" if options.features else "dictionary features"
+    views = [view for view in VIEWS if not (options.no_crf and view.endswith("CRF"))]
+    lines = [
+        f"### Pseudo-classes from {features}",
+        "",
+        f"Fitted on `{options.fit_batch}`, judged on {options.frames} frames of `{options.test_batch}`, seeds "
+        f"{', '.join(map(str, options.seeds))} of features, clusters and codes on the same streets; mIoU / accuracy, "
+        f"percent, mean ± standard deviation over seeds. Command: `python -m benchmarks.semantics "
+        f"{' '.join(sys.argv[1:])}`.",
+        "",
+        f"| protocol | pseudo-classes | fit, s | {' | '.join(views)} |",
+        "|---" * (3 + len(views)) + "|",
+    ]
+    for protocol in PROTOCOLS:
+        for method, by_protocol in results["quality"].items():
+            seconds = statistics.fmean(results["seconds"][method])
+            cells = [
+                " / ".join(spread(values) for values in zip(*by_protocol[protocol.name][view]))
+                for view in views
+            ]
+            lines.append(f"| {protocol.name} | {method} | {seconds:.0f} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def write_section(path: Path, section: str) -> None:
+    """Replace the section with the same heading, or add it at the end of the file."""
+    heading = section.splitlines()[0]
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    before, found, rest = text.partition(heading + "\n")
+    following = re.search(r"^#{1,3} ", rest, flags=re.MULTILINE)
+    after = rest[following.start() :] if found and following else ""
+    gap = "\n" if after else ""
+    write_bytes(path, f"{before.rstrip()}\n\n{section}{gap}{after}".lstrip().encode())
 
 
 def spread(values: Sequence[float]) -> str:

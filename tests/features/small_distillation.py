@@ -17,6 +17,7 @@ QUICK = (
     "log_every=2", "checkpoint_every=4", "views.global_px=24", "views.local_px=16", "views.local_count=2",
     "projection.hidden=16", "projection.bottleneck=8", "projection.outputs=32", "temperature.warm_up_steps=3",
     "temperature.teacher_first=0.03", "dense.points=3", "optimiser.warm_up_steps=2", "optimiser.frozen_steps=1",
+    "optimiser.learning_rate=0.004", "optimiser.teacher_momentum=0.99",
 )  # fmt: skip
 
 

@@ -22,7 +22,9 @@ from gestalt.features.distillation_monitors import (
 )
 from tests.features.small_distillation import quick_settings
 
-SETTINGS = dataclasses.replace(quick_settings().monitors, start_step=10, patience=3)
+SETTINGS = dataclasses.replace(
+    quick_settings().monitors, start_step=10, patience=3, max_loss=1.0, min_rank=2.0
+)
 OUTPUTS = 64
 
 

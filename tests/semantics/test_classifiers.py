@@ -40,9 +40,7 @@ def test_nearest_direction_equals_cosines_of_interpolated_vectors() -> None:
     torch.testing.assert_close(found.exp().sum(1), torch.ones(2, 30, 45, dtype=torch.float64))
 
 
-@given(
-    rows=st.integers(1, 5), columns=st.integers(1, 5), cell_px=st.integers(1, 9), more=st.integers(-3, 3)
-)
+@given(rows=st.integers(1, 5), columns=st.integers(1, 5), cell_px=st.integers(1, 9), more=st.integers(-3, 3))
 @settings(max_examples=60, deadline=None)
 def test_the_squared_length_is_that_of_interpolated_vectors(
     rows: int, columns: int, cell_px: int, more: int

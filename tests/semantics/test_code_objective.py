@@ -12,7 +12,8 @@ from gestalt.config.presets import default_settings
 from gestalt.semantics.code_objective import Batch, CodeObjective, depth_targets, measured_shifts
 from gestalt.semantics.correspondence import draw_derangements
 
-SETTINGS: CodeSettings = default_settings("codes", "stego")
+STEGO: CodeSettings = default_settings("codes", "stego")
+SETTINGS = dataclasses.replace(STEGO, correspondence=dataclasses.replace(STEGO.correspondence, positions=11))
 
 
 def generator(seed: int = 0) -> torch.Generator:

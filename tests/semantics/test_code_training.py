@@ -17,8 +17,8 @@ from gestalt.config.presets import default_settings
 from gestalt.data.training_state import STATE_FILE
 from gestalt.errors import ConfigError, DataError
 from gestalt.semantics import code_training
+from gestalt.semantics.code_crops import CodeImage
 from gestalt.semantics.code_training import COLUMNS, TrainedCodes, comparison_steps, train_codes
-from gestalt.semantics.feature_store import CodeImage
 
 CPU = torch.device("cpu")
 # Two features of orthogonal directions, and two that are noise.
@@ -188,9 +188,8 @@ def test_the_criterion_can_be_the_held_out_loss(tmp_path: Path) -> None:
 
 
 def test_shifts_can_be_measured(tmp_path: Path) -> None:
-    shifts = train(tmp_path, correspondence__auto_shifts=True, correspondence__centring=False).record[
-        "shifts"
-    ]
+    shares = {"correspondence__self_share": 0.1, "correspondence__random_share": 0.95}
+    shifts = train(tmp_path, correspondence__auto_shifts=True, **shares).record["shifts"]
     # Half of all pairs are of one colour and half of two: feature correlations near 1 and near 0, between cells of
     # one colour mixed ones.
     assert shifts["random"] > 0.9

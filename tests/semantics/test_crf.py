@@ -60,17 +60,18 @@ def exact_mean_field(image: Tensor, log_prob: Tensor, options: CrfSettings) -> T
 def test_the_labels_are_those_of_the_exact_mean_field(seed: int) -> None:
     image, log_prob = scene(seed=seed)
     found, wanted = refine(image, log_prob, WIDE), exact_mean_field(image, log_prob, WIDE)
-    # Measured: 1.0 of the pixels, 0.004 on average. The lattice only comes near a Gaussian.
-    assert float((found.argmax(1) == wanted.argmax(1)).double().mean()) > 0.99
-    assert float((found - wanted).abs().mean()) < 0.02
+    # The lattice only comes near a Gaussian. Measured: 1, 1 and 0.998 of the pixels; 0.0002, 0.0007 and 0.0016.
+    assert float((found.argmax(1) == wanted.argmax(1)).double().mean()) > 0.995
+    assert float((found - wanted).abs().mean()) < 0.003
 
 
 def test_the_gaussian_kernel_alone_is_close_to_the_exact_one() -> None:
     image, log_prob = scene()
-    options = replace(CUPS, bilateral_weight=0.0, iterations=1)
+    options = replace(CUPS, bilateral_weight=0.0)
     found, wanted = refine(image, log_prob, options), exact_mean_field(image, log_prob, options)
-    assert float((found - wanted).abs().mean()) < 0.02
-    assert float((found.argmax(1) == wanted.argmax(1)).double().mean()) > 0.97
+    # Measured: 0.0027 and 0.996.
+    assert float((found - wanted).abs().mean()) < 0.005
+    assert float((found.argmax(1) == wanted.argmax(1)).double().mean()) > 0.99
 
 
 def test_wrong_pixels_inside_a_region_take_its_label() -> None:
@@ -83,7 +84,9 @@ def test_wrong_pixels_inside_a_region_take_its_label() -> None:
 
 
 @pytest.mark.parametrize(
-    "off", [{"iterations": 0}, {"gaussian_weight": 0.0, "bilateral_weight": 0.0}], ids=["iterations", "weights"]
+    "off",
+    [{"iterations": 0}, {"gaussian_weight": 0.0, "bilateral_weight": 0.0}],
+    ids=["iterations", "weights"],
 )
 def test_without_messages_the_probabilities_come_back_exactly(off: dict[str, float]) -> None:
     image, log_prob = scene()

@@ -11,7 +11,8 @@ from torch import nn
 
 from gestalt.config.codes import CodeCropSettings
 from gestalt.errors import ConfigError, DataError, ShapeError
-from gestalt.semantics.feature_store import CodeImage, FeatureStore, crop_rectangles, load_store, open_store
+from gestalt.semantics.code_crops import CodeImage, crop_rectangles
+from gestalt.semantics.feature_store import FeatureStore, load_store, open_store
 
 CPU = torch.device("cpu")
 

@@ -8,7 +8,13 @@ from torch import Tensor
 
 from gestalt.errors import ConfigError, DataError, ShapeError
 from gestalt.runtime import torch_generator
-from gestalt.semantics.permutohedral import Lattice, build_lattice, elevate, enclosing_simplices, number_corners
+from gestalt.semantics.permutohedral import (
+    Lattice,
+    build_lattice,
+    elevate,
+    enclosing_simplices,
+    number_corners,
+)
 
 
 def exact_filter(points: Tensor, values: Tensor) -> Tensor:
@@ -75,10 +81,10 @@ def test_filtering_is_close_to_the_exact_gaussian(dimension: int, n_points: int,
     values = torch.stack([torch.sin(points[0, 0]), points[0, -1] / spread, torch.ones(n_points)], 1)
     found = lattice_filter(build_lattice(points), values)
     wanted = exact_filter(points[0], values)
-    # Measured: at most 0.02, 0.06 and 0.07; on average 0.003, 0.013 and 0.014.
+    # Measured: at most 0.035, 0.054 and 0.079, at the border of the points; on average 0.005, 0.005 and 0.007.
     difference = (found - wanted).abs()
-    assert float(difference.max()) < 0.12
-    assert float(difference.mean()) < 0.02
+    assert float(difference.max()) < 0.1
+    assert float(difference.mean()) < 0.01
     assert torch.allclose(found[:, 2], torch.ones(n_points), atol=1e-5)
 
 
@@ -91,7 +97,7 @@ def test_the_filter_is_linear_and_nearly_symmetric() -> None:
     )
     # Axes are blurred one after the other and values fall off where no corner is, so not exactly.
     forth, back = (one * lattice.filter(other)).sum(), (other * lattice.filter(one)).sum()
-    assert float(forth) == pytest.approx(float(back), rel=0.02)
+    assert float(forth) == pytest.approx(float(back), rel=0.005)
 
 
 def test_sets_of_points_do_not_touch_each_other() -> None:

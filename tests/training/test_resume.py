@@ -9,11 +9,10 @@ import torch
 
 from gestalt.config.network import NetworkSettings
 from gestalt.config.training import GuidedSettings, SelfTrainingSettings
-from gestalt.data.training_state import STATE_FILE, load_state, save_state
+from gestalt.data.training_state import STATE_FILE, forget_state, load_state, save_state
 from gestalt.errors import DataError
 from gestalt.network.panoptic_network import build_network
 from gestalt.training.guided import TrainingResult, train_guided
-from gestalt.data.training_state import forget_state
 from gestalt.training.resume import state_folder
 from gestalt.training.sample import TrainingSample
 from gestalt.training.self_training import train_self

@@ -153,7 +153,7 @@ class DistillationTraining:
         self._teacher.load_state_dict(network.state_dict())
         self._network, self._teacher = network.to(device).train(), self._teacher.to(device).eval()
         is_alone = self._ranks.size == 1
-        parallel = None if is_alone else DistributedDataParallel(self._network, broadcast_buffers=False)
+        parallel = None if is_alone else DistributedDataParallel(self._network)
         self._student: nn.Module = parallel or self._network
         # Gradients of the parts of a step are exchanged once, with the last one.
         self._unsynchronised = parallel.no_sync if parallel else contextlib.nullcontext

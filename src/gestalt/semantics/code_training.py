@@ -20,6 +20,7 @@ from gestalt.config.codes import CodeSettings
 from gestalt.data.training_state import load_state, save_state, state_folder
 from gestalt.errors import ConfigError, DataError
 from gestalt.runtime import derive_seed, progress, torch_generator
+from gestalt.semantics.code_crops import CodeImage
 from gestalt.semantics.code_head import CodeHead, clustering_loss, draw_kept
 from gestalt.semantics.code_objective import KINDS, Batch, CodeObjective, Judgement, measured_shifts
 from gestalt.semantics.code_selection import (
@@ -33,7 +34,7 @@ from gestalt.semantics.code_selection import (
     split_crops,
 )
 from gestalt.semantics.correspondence import draw_derangements
-from gestalt.semantics.feature_store import Backbone, CodeImage, FeatureStore, open_store
+from gestalt.semantics.feature_store import Backbone, FeatureStore, open_store
 from gestalt.semantics.neighbours import NeighbourIndex, find_neighbours
 
 NAME = "codes"

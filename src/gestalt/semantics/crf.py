@@ -10,7 +10,7 @@ used Python package has as its default. As there, a pixel's message to itself is
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 from gestalt.config.crf import CrfSettings
 from gestalt.errors import DataError, ShapeError
 from gestalt.semantics.permutohedral import Lattice, build_lattice
-from gestalt.semantics.row_sums import RowSums, empty
+from gestalt.semantics.row_sums import PartThreads, RowSums, empty
 
 # Pixels that go together on a GPU: 27 labels take about 3 GB. A CPU takes image by image.
 PIXELS_AT_ONCE = 1 << 22
@@ -91,11 +91,16 @@ def infer(log_prob: Tensor, messages: Messages, iterations: int, prob: Tensor) -
     unary = unary.copy_(log_prob.flatten(2).transpose(1, 2)).flatten(0, 1)
     torch.softmax(unary, dim=1, out=prob)
     tables = messages.empty_tables(n_labels)
-    for _ in range(iterations):
-        for some, energy in messages.send(prob, tables):
-            energy += unary[some]
-            # All of ``prob`` has been read before the first message comes out.
-            torch.softmax(energy, dim=1, out=prob[some])
+
+    def update(some: slice, energy: Tensor) -> None:
+        energy += unary[some]
+        # All of ``prob`` has been read before the first message comes out.
+        torch.softmax(energy, dim=1, out=prob[some])
+
+    n_threads = torch.get_num_threads() if prob.device.type == "cpu" else 1
+    with PartThreads(n_threads) as threads:
+        for _ in range(iterations):
+            messages.send(prob, tables, update, threads)
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,26 +145,31 @@ class Messages:
         tables[:, -1] = 0
         return tables[0], tables[1]
 
-    def send(self, prob: Tensor, tables: tuple[Tensor, Tensor]) -> Iterator[tuple[slice, Tensor]]:
-        """What all pixels tell each one.
+    def send(
+        self,
+        prob: Tensor,
+        tables: tuple[Tensor, Tensor],
+        receive: Callable[[slice, Tensor], None],
+        threads: PartThreads,
+    ) -> None:
+        """Tell each pixel what all pixels tell it.
 
         Args:
             prob: (P, K) float32, probabilities; may be overwritten once the first part has come.
             tables: From ``empty_tables``, for the same labels.
-
-        Yields:
-            A slice of the pixels and the (n, K) messages to them, in fresh memory.
+            receive: Gets a slice of the pixels and the (n, K) messages to them, in fresh memory.
+            threads: Share the work.
         """
         for (first_row, splat), passes in zip(self.splats, self.blurs):
             # Numbers of passes differ; all lattices end in the first table.
             source = len(passes) % 2
             n_corners = splat.starts.numel() - 1
             corners = slice(first_row, first_row + n_corners)
-            splat.write(prob, tables[source][corners])
+            splat.write(prob, tables[source][corners], threads)
             for blur in passes:
-                blur.write(tables[source], tables[1 - source][corners])
+                blur.write(tables[source], tables[1 - source][corners], threads)
                 source = 1 - source
-        yield from self.slices.parts(tables[0])
+        self.slices.apply(tables[0], receive, threads)
 
 
 def position_points(height: int, width: int, sigma_px: float, device: torch.device) -> Tensor:

@@ -23,7 +23,7 @@ from gestalt.config.codes import CodeCropSettings
 from gestalt.data.atomic_files import explain_full_disk, write_bytes
 from gestalt.errors import ConfigError, DataError, ShapeError
 from gestalt.runtime import progress
-from gestalt.semantics.disparity import is_measured
+from gestalt.semantics.code_crops import CodeImage, Crop, crop_rectangles, cut_grids, cut_images
 
 FEATURES, NEARNESS, CROPS, CARD = "features.npy", "nearness.npy", "crops.npz", "card.json"
 # Crops that the backbone encodes at once, about.
@@ -45,43 +45,6 @@ class Backbone(Protocol):
 
     def state_dict(self) -> dict[str, Any]:
         """The tensors, by name."""
-
-
-@dataclass(frozen=True, eq=False)
-class CodeImage:
-    """What codes are learned from.
-
-    Attributes:
-        frame_id: For messages.
-        image: (H, W, 3) uint8 RGB.
-        disparity: (H, W) float32, pixels, 0 where there is no match.
-        focal_length: Horizontal, pixels.
-        stereo_baseline: Metres.
-        channels: (C, H, W) float32, scaled geometry that follows the features of a cell, or None.
-        principal_point: (x, y), pixels; None takes the centre of the image.
-    """
-
-    frame_id: str
-    image: NDArray[np.uint8]
-    disparity: NDArray[np.float32]
-    focal_length: float
-    stereo_baseline: float
-    channels: NDArray[np.float32] | None = None
-    principal_point: tuple[float, float] | None = None
-
-
-@dataclass(frozen=True)
-class Rectangle:
-    """A part of an image or of its grid: first row, first column, rows, columns."""
-
-    top: int
-    left: int
-    height: int
-    width: int
-
-    def cut(self, maps: Tensor) -> Tensor:
-        """The part of (..., H, W)."""
-        return maps[..., self.top : self.top + self.height, self.left : self.left + self.width]
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,33 +174,6 @@ def forget_store(folder: Path) -> None:
         shutil.rmtree(card.parent)
 
 
-def crop_rectangles(height: int, width: int, ratio: float) -> list[Rectangle]:
-    """The four corners and the centre of an image, or of a grid; the whole alone where ``ratio`` is 1."""
-    rows, columns = max(1, round(height * ratio)), max(1, round(width * ratio))
-    bottom, right = height - rows, width - columns
-    if bottom == right == 0:
-        return [Rectangle(0, 0, rows, columns)]
-    corners = [(0, 0), (0, right), (bottom, 0), (bottom, right), (bottom // 2, right // 2)]
-    return [Rectangle(top, left, rows, columns) for top, left in corners]
-
-
-@dataclass(frozen=True, eq=False)
-class _Crop:
-    """A crop on its way to the backbone, or a grid that comes from it.
-
-    Attributes:
-        image: (3, H, W) float, what is encoded: the crop, or the whole image where grids are cut.
-        maps: (2 + C, H, W) float of the same pixels: inverse depth, whether it is known, geometry.
-        rectangle: What is cut of the grid; None takes all.
-        columns: Values of the crop's row in ``crops.npz``.
-    """
-
-    image: Tensor
-    maps: Tensor
-    rectangle: Rectangle | None
-    columns: dict[str, Any]
-
-
 def _encode_all(
     items: Sequence[CodeImage],
     features: Backbone,
@@ -250,7 +186,7 @@ def _encode_all(
     aside = target.with_name(f".{target.name}.part")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    cut = _cut_grids if features.uses_position else _cut_images
+    cut = cut_grids if features.uses_position else cut_images
     order = [(number, False) for number in range(len(items))]
     order += [(number, True) for number in sorted(mirrored)]
     per_image = 1 if settings.ratio == 1 else len(crop_rectangles(2, 2, 0.5))
@@ -328,7 +264,7 @@ def _in_groups(order: Any, per_image: int) -> Iterator[list[tuple[int, bool]]]:
 
 
 @torch.no_grad()
-def _encode(crops: list[_Crop], features: Backbone, device: torch.device) -> tuple[Tensor, Tensor]:
+def _encode(crops: list[Crop], features: Backbone, device: torch.device) -> tuple[Tensor, Tensor]:
     """Grids (B, D + C, h, w) and inverse depths (B, h, w); images of one size go through together."""
     if len({crop.image.shape for crop in crops}) > 1:
         sizes = sorted({tuple(crop.image.shape[1:]) for crop in crops})
@@ -354,102 +290,6 @@ def _encode(crops: list[_Crop], features: Backbone, device: torch.device) -> tup
 def _pool_cells(maps: Tensor, stride: int) -> Tensor:
     bottom, right = -maps.shape[-2] % stride, -maps.shape[-1] % stride
     return functional.avg_pool2d(functional.pad(maps, (0, right, 0, bottom), mode="replicate"), stride)
-
-
-def _cut_images(
-    item: CodeImage, number: int, is_mirrored: bool, stride: int, settings: CodeCropSettings, nearest: bool
-) -> list[_Crop]:
-    """Crops as images of their own, scaled to cover the size that is wanted."""
-    image, maps = _to_tensors(item)
-    H, W = image.shape[1:]
-    crops = []
-    for outer in crop_rectangles(H, W, settings.ratio):
-        size = (settings.height or outer.height, settings.width or outer.width)
-        scale = max(size[0] / outer.height, size[1] / outer.width)
-        part = _middle(outer, round(size[0] / scale), round(size[1] / scale))
-        columns = _columns(item, number, is_mirrored, part, scale, stride)
-        pixels = _resize(part.cut(image), size, nearest)
-        crops.append(
-            _Crop(
-                pixels.flip(-1) if is_mirrored else pixels, _resize_area(part.cut(maps), size), None, columns
-            )
-        )
-    return crops
-
-
-def _cut_grids(
-    item: CodeImage, number: int, is_mirrored: bool, stride: int, settings: CodeCropSettings, nearest: bool
-) -> list[_Crop]:
-    """The whole image, with the parts of its grid that are crops."""
-    image, maps = _to_tensors(item)
-    if is_mirrored:
-        image = image.flip(-1)
-    h, w = -(-image.shape[1] // stride), -(-image.shape[2] // stride)
-    crops = []
-    for cells in crop_rectangles(h, w, settings.ratio):
-        pixels = Rectangle(
-            cells.top * stride, cells.left * stride, cells.height * stride, cells.width * stride
-        )
-        columns = _columns(item, number, is_mirrored, pixels, 1.0, stride)
-        crops.append(_Crop(image, maps, cells, columns))
-    return crops
-
-
-def _columns(
-    item: CodeImage, number: int, is_mirrored: bool, part: Rectangle, scale: float, stride: int
-) -> dict[str, Any]:
-    """Camera of a crop in cells, 0 at the centre of the first one, and where it lies in the image."""
-    H, W = item.image.shape[:2]
-    x, y = item.principal_point or ((W - 1) / 2, (H - 1) / 2)
-    cell = stride / scale
-    return {
-        "image": number,
-        "is_mirrored": is_mirrored,
-        "focal": item.focal_length / cell,
-        "centres": ((x + 0.5 - part.left) / cell - 0.5, (y + 0.5 - part.top) / cell - 0.5),
-        "rows": (part.top / H, (part.top + part.height) / H),
-    }
-
-
-def _to_tensors(item: CodeImage) -> tuple[Tensor, Tensor]:
-    """Image (3, H, W) in [0, 1] and maps (2 + C, H, W)."""
-    size = item.image.shape[:2]
-    if item.image.shape != (*size, 3) or item.image.dtype != np.uint8:
-        raise ShapeError(
-            f"{item.frame_id}: the image must be (H, W, 3) uint8 RGB. Got: {item.image.shape} {item.image.dtype}"
-        )
-    if item.disparity.shape != size or (item.channels is not None and item.channels.shape[1:] != size):
-        channels = None if item.channels is None else item.channels.shape
-        raise ShapeError(
-            f"{item.frame_id}: disparity and channels must have the size of the image {size}. "
-            f"Got: {item.disparity.shape} and {channels}"
-        )
-    known = is_measured(item.disparity)
-    nearness = np.where(known, item.disparity, 0) / (item.focal_length * item.stereo_baseline)
-    maps = [np.stack([nearness, known])] + ([] if item.channels is None else [item.channels])
-    image = torch.from_numpy(np.ascontiguousarray(item.image)).permute(2, 0, 1).float() / 255
-    return image, torch.from_numpy(np.concatenate(maps).astype(np.float32))
-
-
-def _middle(outer: Rectangle, height: int, width: int) -> Rectangle:
-    height, width = min(height, outer.height), min(width, outer.width)
-    return Rectangle(
-        outer.top + (outer.height - height) // 2, outer.left + (outer.width - width) // 2, height, width
-    )
-
-
-def _resize(image: Tensor, size: tuple[int, int], nearest: bool) -> Tensor:
-    if image.shape[1:] == size:
-        return image
-    if nearest:
-        return functional.interpolate(image[None], size, mode="nearest")[0]
-    return functional.interpolate(image[None], size, mode="bilinear", align_corners=False, antialias=True)[
-        0
-    ].clamp(0, 1)
-
-
-def _resize_area(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    return maps if maps.shape[1:] == size else functional.interpolate(maps[None], size, mode="area")[0]
 
 
 def _fingerprint(features: Backbone) -> str:

@@ -25,9 +25,9 @@ from gestalt.features.dense import DenseFeatures, image_to_tensor
 from gestalt.features.fit import choose_evenly, fit_block_scales
 from gestalt.features.kmeans import Clustering, fit_kmeans, nearest_centre
 from gestalt.runtime import progress, torch_generator
+from gestalt.semantics.code_crops import CodeImage
 from gestalt.semantics.code_head import cosine_to_prototypes
 from gestalt.semantics.code_training import Log, TrainedCodes, train_codes
-from gestalt.semantics.feature_store import CodeImage
 from gestalt.semantics.geometry import GROUPS, N_CHANNELS, geometry_channels
 from gestalt.semantics.probe import CODES, KMEANS, ProbeCard, SemanticProbe, check_windows, describe
 

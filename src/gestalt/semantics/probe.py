@@ -253,7 +253,9 @@ class SemanticProbe:
                 return self.describe(images, channels).float()
 
         parts = (describe_cells, self.classifier, tensor, geometry, self.features.stride)
-        high = windowed_log_prob(*parts, settings.window_batch) if settings.windows else whole_log_prob(*parts)
+        high = (
+            windowed_log_prob(*parts, settings.window_batch) if settings.windows else whole_log_prob(*parts)
+        )
         low = weight = None
         fused = high
         if settings.fusion:
