@@ -38,13 +38,14 @@ from gestalt.data.manifest import read_manifest
 from gestalt.data.records import GroundTruthFrame
 from gestalt.errors import GestaltError
 from gestalt.evaluation.intersections import IntersectionTable, intersect, merge_tables
+from gestalt.evaluation.linear_probe import fit_linear_probe, linear_quality
 from gestalt.evaluation.matching import LeftOver, confusion_matrix, match_pseudo_classes
 from gestalt.evaluation.semantic import semantic_quality
 from gestalt.features.dense import DenseFeatures
 from gestalt.features.fit import choose_evenly, fit_features
 from gestalt.features.loading import load_features
 from gestalt.panoptic import PanopticMap
-from gestalt.runtime import choose_device, progress, start
+from gestalt.runtime import choose_device, progress, start, torch_generator
 from gestalt.semantics.crf import refine
 from gestalt.semantics.fit import FitFrame, fit_semantics, load_fit_frames
 from gestalt.semantics.probe import SemanticProbe
@@ -61,9 +62,13 @@ METHODS: dict[str, list[str]] = {
     "k-means, geometry": ["semantics.method=kmeans", GEOMETRY],
     "DepthG, geometry": ["semantics.method=codes", "codes=depthg", GEOMETRY],
 }
+# Sections of the table begin so; `flows/results.py` keeps them.
+HEADING = "## Pseudo-classes"
 # How a prediction is made.
 VIEWS = ("single", "guided", "single + CRF", "guided + CRF")
 CROP_PX = 320
+# Of the linear probe: classes, and cells of a frame.
+LINEAR_SPACE, N_LINEAR_CLASSES, LINEAR_CELLS = "cityscapes19", 19, 400
 # Of the CRF in the columns that have it (CUPS).
 CRF_ITERATIONS = 10
 
@@ -123,10 +128,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Numbers of every method, protocol and view: each a list with a value for every seed."""
-    results: dict[str, Any] = {"seconds": defaultdict(list), "quality": {}}
+    results: dict[str, Any] = {"seconds": defaultdict(list), "quality": {}, "linear": defaultdict(list)}
     composed = {method: compose_params([*METHODS[method], *options.set]) for method in options.methods}
     any_params = next(iter(composed.values()))
     truth = TruthMaps(Path("data/truth") / options.test_batch)
+    fit_truth = TruthMaps(Path("data/truth") / options.fit_batch)
     frames = load(options.test_batch, any_params, options.frames)
     for seed in options.seeds:
         fit_frames = load(options.fit_batch, any_params, any_params.semantics.n_images)
@@ -140,7 +146,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
                 for view, quality in by_view.items():
                     known = results["quality"].setdefault(method, {}).setdefault(protocol, {})
                     known.setdefault(view, []).append(quality)
-            print(json.dumps({"seed": seed, method: judged}), file=sys.stderr)
+            linear = judge_linearly(probe, (fit_frames, fit_truth), (frames, truth), seed)
+            results["linear"][method].append(linear)
+            print(json.dumps({"seed": seed, method: judged, "linear": linear}), file=sys.stderr)
     return results
 
 
@@ -202,6 +210,37 @@ def judge(
     }
 
 
+def judge_linearly(
+    probe: SemanticProbe,
+    fitted: tuple[Sequence[FitFrame], TruthMaps],
+    judged: tuple[Sequence[FitFrame], TruthMaps],
+    seed: int,
+) -> tuple[float, float]:
+    """Mean IoU and accuracy, percent, of a linear probe with labels: how much of 19 classes is in the vectors."""
+    classifier = fit_linear_probe(*labelled_cells(probe, *fitted, seed), N_LINEAR_CLASSES)
+    quality = linear_quality(classifier, *labelled_cells(probe, *judged, seed))
+    return round(quality.mean_iou, 2), round(quality.accuracy, 2)
+
+
+def labelled_cells(
+    probe: SemanticProbe, frames: Sequence[FitFrame], truth: TruthMaps, seed: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Vectors (n, D) of cells, of unit length where they are codes, and classes (n,) at their centres."""
+    vectors, labels = [], []
+    stride = probe.features.stride
+    for frame in frames:
+        cells = (
+            probe.describe_image(frame.image, frame.disparity, frame.stereo_baseline)[0].flatten(1).T.cpu()
+        )
+        cells = torch.nn.functional.normalize(cells, dim=1) if probe.card.has_codes else cells
+        classes = truth.read(frame.frame_id, LINEAR_SPACE)[stride // 2 :: stride, stride // 2 :: stride]
+        generator = torch_generator(seed, frame.frame_id, "linear probe")
+        chosen = torch.randperm(classes.size, generator=generator)[:LINEAR_CELLS]
+        vectors.append(cells[chosen])
+        labels.append(torch.from_numpy(classes.astype(np.int64).ravel())[chosen])
+    return torch.cat(vectors), torch.cat(labels)
+
+
 def measure(table: IntersectionTable, protocol: Protocol, n_pseudo_classes: int) -> tuple[float, float]:
     """Mean IoU and pixel accuracy, percent, after matching."""
     n_classes = len(load_label_space(protocol.label_space).classes)
@@ -260,7 +299,7 @@ def markdown(results: dict[str, Any], options: argparse.Namespace) -> str:
     features = f"features of `{options.features}`" if options.features else "dictionary features"
     views = [view for view in VIEWS if not (options.no_crf and view.endswith("CRF"))]
     lines = [
-        f"### Pseudo-classes from {features}",
+        f"{HEADING} from {features}",
         "",
         f"Fitted on `{options.fit_batch}`, judged on {options.frames} frames of `{options.test_batch}`, seeds "
         f"{', '.join(map(str, options.seeds))} of features, clusters and codes on the same streets; mIoU / accuracy, "
@@ -278,6 +317,14 @@ def markdown(results: dict[str, Any], options: argparse.Namespace) -> str:
                 for view in views
             ]
             lines.append(f"| {protocol.name} | {method} | {seconds:.0f} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        "A linear probe of the same vectors, with labels, says what is in them (19 classes, cells):",
+        "",
+    ]
+    lines += ["| vectors | mIoU / accuracy |", "|---|---|"]
+    for method, values in results["linear"].items():
+        lines.append(f"| {method} | {' / '.join(spread(column) for column in zip(*values))} |")
     return "\n".join(lines) + "\n"
 
 

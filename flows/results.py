@@ -24,6 +24,8 @@ from matplotlib.figure import Figure
 LOG = logging.getLogger(__name__)
 WORKSPACES = Path(".cache/results")
 PAGE, CHART = Path("docs/results.md"), Path("docs/pictures/results.png")
+# Sections of the page that another command writes begin so.
+SEMANTICS_HEADING = "## Pseudo-classes from "
 LABEL_TARGETS, TARGETS = ("label_quality",), ("label_quality", "evaluate")
 
 # The variant, and the row that is its guided network without the self-training.
@@ -33,6 +35,9 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "without_motion": ("ablation=without_motion",),
     "normalized_cut": ("ablation=normalized_cut",),
     "without_depth": ("ablation=without_depth",),
+    "without_crf": ("ablation=without_crf",),
+    "kmeans": ("ablation=kmeans",),
+    "stego": ("ablation=stego",),
     "without_copy_paste": ("ablation=without_copy_paste",),
     "without_drop_loss": ("ablation=without_drop_loss",),
 }
@@ -92,10 +97,17 @@ def main() -> None:
         targets = LABEL_TARGETS if arguments.labels_only else TARGETS
         failed = run_all(jobs, Work(arguments.preset, targets, commit_of(arguments.commit)), arguments.jobs)
     draw(jobs, CHART)
-    PAGE.write_text(render(jobs, arguments.preset), encoding="utf-8")
+    PAGE.write_text(render(jobs, arguments.preset) + kept_sections(PAGE), encoding="utf-8")
     LOG.info("wrote %s", PAGE)
     if failed:
         sys.exit(f"{len(failed)} of {len(jobs)} runs failed; their rows lack a seed, the logs say why")
+
+
+def kept_sections(page: Path) -> str:
+    """What `benchmarks/semantics.py` wrote into the page: everything from its first section on."""
+    text = page.read_text(encoding="utf-8") if page.exists() else ""
+    _, found, rest = text.partition(SEMANTICS_HEADING)
+    return f"\n{found}{rest}" if found else ""
 
 
 def run_all(jobs: Sequence[Job], work: Work, side_by_side: int) -> list[Job]:

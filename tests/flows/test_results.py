@@ -136,3 +136,10 @@ def test_a_worktree_of_before_is_put_on_the_asked_commit(
         git("commit", "-qm", content)
         assert run_job(Job("full", 0), Work("embedded", (), git("rev-parse", "HEAD").strip())) == ""
         assert (Job("full", 0).folder / "code").read_text() == content
+
+
+def test_the_sections_on_pseudo_classes_stay_when_the_page_is_written_anew(tmp_path: Path) -> None:
+    page = tmp_path / "results.md"
+    assert results.kept_sections(page) == ""
+    page.write_text("# Results\n\n## Old\n\n## Pseudo-classes from a\n\n| 1 |\n\n## Pseudo-classes from b\n")
+    assert results.kept_sections(page) == "\n## Pseudo-classes from a\n\n| 1 |\n\n## Pseudo-classes from b\n"

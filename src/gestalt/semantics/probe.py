@@ -230,6 +230,14 @@ class SemanticProbe:
         return vectors if self.head is None else self.head(vectors)
 
     @torch.no_grad()
+    def describe_image(
+        self, image: UInt8Array, disparity: FloatArray | None, stereo_baseline: float
+    ) -> Tensor:
+        """The vectors of one image, (1, D, h, w) float; arguments as of ``predict``."""
+        tensor = image_to_tensor(image, self.centres.device)
+        return self.describe(tensor, self._geometry(disparity, stereo_baseline))
+
+    @torch.no_grad()
     def views(
         self,
         image: UInt8Array,
