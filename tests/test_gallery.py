@@ -192,7 +192,7 @@ def street(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-SEMANTICS = default_settings("semantics", n_pseudo_classes=5, n_vectors=1000, restarts=2)
+SEMANTICS = default_settings("semantics", method="kmeans", n_pseudo_classes=5, n_vectors=1000, restarts=2)
 
 
 def write_disparity(folder: Path, frame_id: str, disparity: np.ndarray) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from gestalt.config.codes import CodeSettings
 from gestalt.config.features import DictionarySettings
 from gestalt.config.presets import default_settings
 from gestalt.config.semantics import SemanticsSettings
@@ -42,8 +43,10 @@ def frame(seed: int) -> FitFrame:
 
 
 def small_settings(**values: object) -> SemanticsSettings:
+    crf = dataclasses.replace(default_settings("semantics").crf, iterations=0)
     settings = default_settings(
-        "semantics", **{"n_pseudo_classes": 6, "n_vectors": 2000, "restarts": 3, **values}
+        "semantics",
+        **{"method": "kmeans", "n_pseudo_classes": 6, "n_vectors": 2000, "restarts": 3, "crf": crf, **values},
     )
     assert isinstance(settings, SemanticsSettings)
     return settings
@@ -201,3 +204,75 @@ def test_a_probe_of_other_settings_or_features_is_refused(
     card.write_text("{}")
     with pytest.raises(DataError, match="holds no probe"):
         SemanticProbe.load(tmp_path / "semantics", features)
+
+
+def few_codes() -> CodeSettings:
+    """Codes that are learned in a second."""
+    settings: CodeSettings = default_settings("codes", "depthg", dimension=8, steps=40, batch_size=4)
+    return dataclasses.replace(
+        settings,
+        refit_vectors=2000,
+        refit_restarts=2,
+        correspondence=dataclasses.replace(settings.correspondence, positions=5),
+        selection=dataclasses.replace(
+            settings.selection, held_out=0.3, checkpoints=2, n_vectors=500, restarts=1
+        ),
+    )
+
+
+@pytest.fixture(scope="module")
+def code_probe(features: EmbeddedFeatures) -> SemanticProbe:
+    return fit_semantics(FRAMES, features, small_settings(method="codes"), seed=0, codes=few_codes())
+
+
+def test_codes_are_compared_by_direction_and_kept_with_their_head(
+    tmp_path: Path, features: EmbeddedFeatures, code_probe: SemanticProbe
+) -> None:
+    assert code_probe.centres.shape == (6, 8)
+    torch.testing.assert_close(code_probe.centres.norm(dim=1), torch.ones(6))
+    assert code_probe.card.mean_rows == sorted(code_probe.card.mean_rows)
+    assert code_probe.card.training["curve"][-1]["step"] == 40
+    settings = small_settings(method="codes", fusion=False)
+    parts = (FRAMES[1].image, FRAMES[1].disparity, FOCAL_LENGTH, BASELINE, settings)
+    prediction = code_probe.predict(*parts)
+    torch.testing.assert_close(prediction.log_prob.exp().sum(0), torch.ones(HEIGHT, WIDTH))
+    # With cells of two pixels a pixel is 3/4 of its own cell and 1/4 of the next one, both ways.
+    codes = code_probe.describe_image(FRAMES[1].image, FRAMES[1].disparity, BASELINE)
+    code = codes[0, :, 5, 9]
+    down = code_probe.classifier.log_prob(codes, 2, 24, 48)[0]
+    mixed = (9 * code + 3 * codes[0, :, 5, 10] + 3 * codes[0, :, 6, 9] + codes[0, :, 6, 10]) / 16
+    torch.testing.assert_close(
+        down[:, 11, 19], torch.log_softmax(2 * code_probe.centres @ (mixed / mixed.norm()), 0)
+    )
+    code_probe.save(tmp_path)
+    loaded = SemanticProbe.load(tmp_path, features)
+    assert torch.equal(loaded.predict(*parts).log_prob, prediction.log_prob)
+    assert loaded.card == code_probe.card
+
+
+def test_views_say_what_a_prediction_is_made_of(code_probe: SemanticProbe) -> None:
+    crf = dataclasses.replace(default_settings("semantics").crf, iterations=3)
+    settings = small_settings(method="codes", crf=crf)
+    parts = (FRAMES[1].image, FRAMES[1].disparity, FOCAL_LENGTH, BASELINE)
+    views = code_probe.views(*parts, settings)
+    assert views.low is not None
+    assert views.near_weight is not None
+    mixed = views.near_weight * views.low + (1 - views.near_weight) * views.high
+    torch.testing.assert_close(views.fused, mixed.log_softmax(0))
+    assert views.refined is not None
+    torch.testing.assert_close(views.refined.exp().sum(0), torch.ones(HEIGHT, WIDTH), atol=1e-4, rtol=0)
+    assert torch.equal(code_probe.predict(*parts, settings).log_prob, views.refined)
+    plain = code_probe.views(*parts, small_settings(method="codes", fusion=False))
+    assert plain.low is None
+    assert plain.refined is None
+    assert plain.final is plain.high
+
+
+def test_another_method_than_that_of_the_fit_is_refused(
+    tmp_path: Path, features: EmbeddedFeatures, code_probe: SemanticProbe
+) -> None:
+    save_features(features, tmp_path / "features")
+    code_probe.save(tmp_path / "semantics")
+    labeller = SemanticLabeller(tmp_path / "features", tmp_path / "semantics", small_settings())
+    with pytest.raises(ConfigError, match=r"semantics\.method is kmeans, but .* was fitted with codes"):
+        _ = labeller.probe

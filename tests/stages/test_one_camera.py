@@ -111,7 +111,7 @@ def test_the_moving_block_becomes_a_checked_label_without_any_depth(
     )
     features = fit_features(images, dictionary, seed=0)
     save_features(features, tmp_path / "features")
-    fitting = default_settings("semantics", n_pseudo_classes=P, n_vectors=400, restarts=1)
+    fitting = default_settings("semantics", method="kmeans", n_pseudo_classes=P, n_vectors=400, restarts=1)
     fit_frames = load_fit_frames([(frames, motion)], FRAMES, 2)
     fit_semantics(fit_frames, features, fitting, seed=0).save(tmp_path / "semantics")
     labeller = FrameLabeller(
