@@ -324,7 +324,8 @@ def test_training_machines_need_neither_video_nor_configuration() -> None:
         seen.add(path)
         for name in imported_modules(path, types_too=False):
             files = files_of(name)
-            waiting += files - seen
+            # What `runtime` imports, it imports in functions that such a machine does not call.
+            waiting += files - seen - {PACKAGE / "runtime.py"}
             outside |= set() if files else {name.split(".")[0]}
     assert PACKAGE / "data" / "atomic_files.py" in seen
     assert outside - set(sys.stdlib_module_names) == {"torch", "torchvision", "numpy", "safetensors"}
