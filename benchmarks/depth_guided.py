@@ -79,6 +79,7 @@ def random_probe(options: argparse.Namespace, device: torch.device) -> SemanticP
         feature_dimension=features.dimension,
         geometry=False,
         method=CODES,
+        unit_features=False,
         code_dimension=100,
         temperature=0.0,
         sharpness=2.0,

@@ -6,8 +6,10 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from gestalt.data.manifest import read_manifest
+from gestalt.data.sharded_run import code_version
 from gestalt.features.loading import load_features
 from gestalt.runtime import choose_device
+from gestalt.semantics.code_training import forget_codes
 from gestalt.semantics.fit import fit_semantics, load_fit_frames
 from gestalt.semantics.probe import CODES, card_metrics
 from gestalt.tracking.runs import stage_run
@@ -42,9 +44,11 @@ def fit(stage: Stage) -> Outcome:
             params.seed,
             codes=params.codes,
             cache_dir=stage.cache,
+            key={"code": code_version()},
             log=run.log if run else None,
         )
     probe.save(OUT)
+    forget_codes(stage.cache)
     status = {"frames": [frame.frame_id for frame in frames], "cluster_shares": probe.card.cluster_shares}
     return Outcome({**card_metrics(probe.card), "n_images": len(frames)}, status)
 

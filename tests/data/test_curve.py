@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
-from gestalt.data.curve import mean_of_rows, write_rows
+from gestalt.data.curve import RunningMeans, mean_of_rows, write_rows
 
 
 def test_rows_are_written_in_the_order_of_the_columns(tmp_path: Path) -> None:
@@ -23,3 +24,13 @@ def test_means_are_those_of_the_last_rows() -> None:
     assert mean_of_rows(rows[:3], ["loss"]) == {"loss": 2.0}
     assert mean_of_rows([], ["loss"]) == {}
     assert mean_of_rows([{"loss": 1 / 3}], ["loss"])["loss"] == pytest.approx(1 / 3, abs=1e-5)
+
+
+def test_running_means_are_of_the_steps_since_the_last_row() -> None:
+    means = RunningMeans()
+    for value in (1.0, 2.0, 6.0):
+        means.add({"loss": torch.tensor(value), "other": torch.tensor(-value)})
+    assert {name: float(value) for name, value in means.take().items()} == {"loss": 3.0, "other": -3.0}
+    assert means.take() == {}
+    means.add({"loss": torch.tensor(5.0)})
+    assert float(means.take()["loss"]) == 5.0

@@ -18,7 +18,13 @@ from gestalt.data.training_state import STATE_FILE
 from gestalt.errors import ConfigError, DataError
 from gestalt.semantics import code_training
 from gestalt.semantics.code_crops import CodeImage
-from gestalt.semantics.code_training import COLUMNS, TrainedCodes, comparison_steps, train_codes
+from gestalt.semantics.code_training import (
+    COLUMNS,
+    TrainedCodes,
+    comparison_steps,
+    forget_codes,
+    train_codes,
+)
 
 CPU = torch.device("cpu")
 # Two features of orthogonal directions, and two that are noise.
@@ -79,7 +85,7 @@ def settings(**values: Any) -> CodeSettings:
 
 def train(folder: Path, seed: int = 0, items: list[CodeImage] | None = None, **values: Any) -> TrainedCodes:
     options = {
-        name: values.pop(name) for name in ("max_seconds", "log", "n_pseudo_classes") if name in values
+        name: values.pop(name) for name in ("max_seconds", "log", "key", "n_pseudo_classes") if name in values
     }
     features: Any = Planted()
     return train_codes(
@@ -152,6 +158,14 @@ def test_another_seed_or_setting_is_another_run(tmp_path: Path) -> None:
     assert len({run.folder for run in (first, second, third)}) == 3
     assert not torch.equal(first.head.linear.weight, second.head.linear.weight)
     assert not torch.equal(first.head.linear.weight, third.head.linear.weight)
+
+
+def test_other_code_is_another_run_and_nothing_stays_of_a_forgotten_one(tmp_path: Path) -> None:
+    first, second = (train(tmp_path / "cache", key={"code": code}) for code in ("a", "b"))
+    assert first.folder != second.folder
+    forget_codes(tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+    forget_codes(tmp_path / "cache")
 
 
 def test_what_ran_before_does_not_matter(tmp_path: Path) -> None:

@@ -215,3 +215,14 @@ def test_a_damaged_store_is_named(tmp_path: Path) -> None:
     (folder / "crops.npz").write_bytes(b"no")
     with pytest.raises(DataError, match="damaged"):
         load_store(folder)
+
+
+def test_what_an_interrupted_deletion_leaves_is_no_store(tmp_path: Path) -> None:
+    features = Colours()
+    first = store_of([item(0)], tmp_path, features)
+    folder = next(tmp_path.rglob("card.json")).parent
+    (folder / "card.json").unlink()
+    again = store_of([item(0)], tmp_path, features)
+    assert again.name == first.name
+    assert np.array_equal(again.features, first.features)
+    assert (folder / "card.json").is_file()

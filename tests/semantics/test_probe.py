@@ -14,7 +14,7 @@ from gestalt.config.features import DictionarySettings
 from gestalt.config.presets import default_settings
 from gestalt.config.semantics import SemanticsSettings
 from gestalt.errors import ConfigError, DataError, ShapeError
-from gestalt.features.dense import save_features
+from gestalt.features.dense import DenseFeatures, FeatureGrid, save_features
 from gestalt.features.embedded import EmbeddedFeatures
 from gestalt.features.fit import fit_features
 from gestalt.semantics import SemanticLabeller
@@ -276,3 +276,36 @@ def test_another_method_than_that_of_the_fit_is_refused(
     labeller = SemanticLabeller(tmp_path / "features", tmp_path / "semantics", small_settings())
     with pytest.raises(ConfigError, match=r"semantics\.method is kmeans, but .* was fitted with codes"):
         _ = labeller.probe
+
+
+class Louder(DenseFeatures):
+    """The same features, some cells a hundred times as long."""
+
+    kind = "louder"
+
+    def __init__(self, quiet: EmbeddedFeatures) -> None:
+        super().__init__()
+        self.quiet = quiet
+        self.stride, self.dimension, self.uses_position = quiet.stride, quiet.dimension, quiet.uses_position
+
+    def encode(self, images: torch.Tensor) -> FeatureGrid:
+        grid = self.quiet.encode(images)
+        factors = torch.where(grid.tokens[:, :1] > 0, 100.0, 1.0)
+        return dataclasses.replace(grid, tokens=grid.tokens * factors)
+
+    def card(self) -> dict[str, object]:
+        return {}
+
+
+def test_unit_features_are_clustered_by_direction_alone(features: EmbeddedFeatures) -> None:
+    settings = small_settings(unit_features=True, geometry=False)
+    parts = (FRAMES[1].image, FRAMES[1].disparity, FOCAL_LENGTH, BASELINE)
+    plain, louder = (
+        fit_semantics(FRAMES, kind, settings, seed=0).predict(*parts, settings)
+        for kind in (features, Louder(features))
+    )
+    torch.testing.assert_close(plain.log_prob, louder.log_prob, atol=1e-3, rtol=1e-3)
+    lengths = (
+        fit_semantics(FRAMES, features, settings, seed=0).describe_image(*parts[:2], BASELINE).norm(dim=1)
+    )
+    torch.testing.assert_close(lengths, torch.ones_like(lengths))

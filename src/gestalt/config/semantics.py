@@ -20,6 +20,9 @@ class SemanticsSettings:
     n_images: int = setting("images of the fit batches that are clustered, evenly spread", low=1)
     n_vectors: int = setting("cells that are clustered, over all images", low=2)
     restarts: int = setting("independent starts of k-means; the best one is kept", low=1)
+    unit_features: bool = setting(
+        "of k-means: features are scaled to length 1 first, which a transformer's need and the dictionary's do not"
+    )
     temperature: float = setting(
         "divides squared distances before the softmax, in mean squared distances to the centre", low=1e-3
     )

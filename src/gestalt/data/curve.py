@@ -1,4 +1,4 @@
-"""Learning curves: rows of numbers by name, as CSV for ``dvc plots`` and as means for reports."""
+"""Learning curves: means over steps, rows of numbers by name, as CSV for ``dvc plots`` and as means for reports."""
 
 from __future__ import annotations
 
@@ -6,11 +6,35 @@ import csv
 import io
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gestalt.data.atomic_files import write_bytes
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 # Digits of the numbers in curves: enough to plot, few enough to compare.
 DIGITS = 5
+
+
+class RunningMeans:
+    """Means over steps of losses by name, summed where they are: reading one would wait for the device."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._n_steps = 0
+
+    def add(self, losses: Mapping[str, Tensor]) -> None:
+        """Take the losses of a step, scalars without gradients; of every step the same names."""
+        for name, value in losses.items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self._n_steps += 1
+
+    def take(self) -> dict[str, Tensor]:
+        """The means since the last call, on their device; empty where no step was taken."""
+        means = {name: total / self._n_steps for name, total in self._sums.items()}
+        self._sums, self._n_steps = {}, 0
+        return means
 
 
 def write_rows(

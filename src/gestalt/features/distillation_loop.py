@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from gestalt.data.curve import DIGITS
+from gestalt.data.curve import DIGITS, RunningMeans
 from gestalt.data.training_state import load_state, save_state, state_folder
 from gestalt.errors import ConfigError, DataError
 from gestalt.features.dense import normalise
@@ -233,8 +233,7 @@ class DistillationTraining:
     def _train(self) -> bool:
         """Train to the end, or to the end of the time: then false."""
         settings = self._settings
-        sums: dict[str, Tensor] = {}
-        n_summed = 0
+        means = RunningMeans()
         steps = range(self._step, settings.steps)
         bar = progress(steps, label=NAME, unit="step") if self._ranks.is_first else steps
         for step, draw in zip(bar, self._read_ahead(steps), strict=True):
@@ -247,16 +246,12 @@ class DistillationTraining:
                     f"{NAME}: the device ran out of memory at step {step}; set {NAME}.images_at_once (a step then adds "
                     f"up several passes), or lower {NAME}.views.global_px"
                 ) from error
-            for name, value in losses.items():
-                # Summed where it is: reading a number from the device would wait for it in every step.
-                sums[name] = sums[name] + value if name in sums else value
-            n_summed += 1
+            means.add(losses)
             self._step = step + 1
             if not is_row:
                 continue
-            self._add_row({name: value / n_summed for name, value in sums.items()} | measures)
+            self._add_row(means.take() | measures)
             self._describe(bar)
-            sums, n_summed = {}, 0
             is_late = self._ranks.any(time.monotonic() > self._deadline, self._device)
             if is_due or is_late:
                 self._save()

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from gestalt.data.curve import DIGITS
+from gestalt.data.curve import DIGITS, RunningMeans
 from gestalt.data.training_state import load_state, save_state, state_folder
 from gestalt.errors import ConfigError, DataError
 from gestalt.matching.colour_changes import draw_colour_changes, draw_rectangles
@@ -184,8 +184,7 @@ class SmurfTraining:
     def _train_phase(self) -> bool:
         """Train to the end of the phase, or to the end of the time: then false."""
         settings, phase = self._settings, self._phase
-        sums: dict[str, Tensor] = {}
-        n_summed = 0
+        means = RunningMeans()
         steps = range(self._step, phase.steps)
         bar = progress(steps, label=f"{NAME} {phase.number}", unit="step")
         for step, draw in zip(bar, self._read_ahead(steps), strict=True):
@@ -196,18 +195,14 @@ class SmurfTraining:
                     f"{NAME}: the device ran out of memory at step {step} with {tuple(draw.images.shape)} images; "
                     f"lower {NAME}.batch_size or {NAME}.crop"
                 ) from error
-            for name, value in losses.items():
-                # Summed where it is: reading a number from the device would wait for it in every step.
-                sums[name] = sums[name] + value if name in sums else value
-            n_summed += 1
+            means.add(losses)
             self._step = step + 1
             is_row = self._step % settings.log_every == 0
             is_due = self._step % settings.checkpoint_every == 0 or self._step == phase.steps
             is_late = is_row and time.monotonic() > self._deadline
             if is_row or is_due:
-                self._add_row({name: float(value) / n_summed for name, value in sums.items()})
+                self._add_row({name: float(value) for name, value in means.take().items()})
                 self._describe(bar)
-                sums, n_summed = {}, 0
             if is_due or is_late:
                 self._save()
             if is_late and self._step < phase.steps:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,6 +40,8 @@ from gestalt.semantics.farthest_points import (
 
 # The kinds of pairs, in the order of `pair_up`; all strangers are one kind.
 KINDS = ("self", "neighbour", "random")
+# Bins of the histograms of correlations, from -1 to 1.
+N_BINS = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,3 +209,16 @@ def measured_shifts(targets: list[Tensor], settings: CodeSettings) -> tuple[floa
     shares = torch.tensor([own.self_share, own.neighbour_share, own.random_share])
     first, second, third = measure_shifts(kinds, shares).tolist()
     return first, second, third
+
+
+def count_correlations(judgements: Sequence[Judgement]) -> dict[str, dict[str, list[int]]]:
+    """Histograms of targets and code correlations, for each kind of pair: counts in N_BINS bins from -1 to 1."""
+    counts: dict[str, dict[str, list[int]]] = {}
+    for what in ("targets", "codes"):
+        values = [getattr(judgement, what) for judgement in judgements]
+        for place, kind in enumerate(KINDS):
+            chosen = [value[place] if place < 2 else value[2:] for value in values]
+            joined = torch.cat([part.flatten() for part in chosen]).clamp(-1, 1)
+            histogram = torch.histc(joined, N_BINS, -1, 1)
+            counts.setdefault(kind, {})[what] = [int(count) for count in histogram.cpu()]
+    return counts

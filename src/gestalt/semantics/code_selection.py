@@ -10,6 +10,7 @@ twice: by the adjusted Rand index, and by mutual information, which rewards many
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,10 +19,13 @@ from torch.nn import functional
 from gestalt.errors import ShapeError
 from gestalt.features.kmeans import fit_kmeans
 from gestalt.runtime import torch_generator
+from gestalt.semantics.cluster_order import rank_by_row
 from gestalt.semantics.code_head import CodeHead, cosine_to_prototypes
 from gestalt.semantics.feature_store import FeatureStore
 
 MAX_STEPS = 60
+# Of the numbers in records.
+DIGITS = 6
 # Crops that codes are sampled from, at most, and that are judged, at most: more change little.
 SAMPLED_CROPS, JUDGED_CROPS = 512, 96
 READ_AT_ONCE = 32
@@ -115,6 +119,47 @@ def fit_prototypes(vectors: Tensor, count: int, restarts: int, generator: torch.
 def clustering_objective(vectors: Tensor, prototypes: Tensor) -> float:
     """Mean cosine of the unit vectors (n, dimension) to their nearest prototypes (K, dimension)."""
     return float((vectors @ functional.normalize(prototypes, dim=1).T).amax(1).mean(dtype=torch.float64))
+
+
+@torch.no_grad()
+def choose_prototypes(
+    head: CodeHead,
+    trained: Tensor,
+    store: FeatureStore,
+    crops: Tensor,
+    count: int,
+    restarts: int,
+    generator: torch.Generator,
+) -> tuple[Tensor, dict[str, Any]]:
+    """The better, by mean cosine, of trained prototypes and of k-means of the codes.
+
+    Args:
+        head: Makes codes; its device is where the result lies.
+        trained: (K, dimension) float, of any length.
+        store: Features.
+        crops: (n,) int64, where codes are sampled from.
+        count: How many codes, about.
+        restarts: Independent starts of k-means.
+        generator: CPU generator.
+
+    Returns:
+        (K, dimension) float of unit length, in order of the mean row of what they label; and which were kept, mean
+        cosines, shares and rows.
+    """
+    sample = sample_codes(head, store, crops, count, generator)
+    fitted = fit_prototypes(sample.vectors, len(trained), restarts, generator)
+    candidates = {"trained": functional.normalize(trained.cpu(), dim=1), "refitted": fitted}
+    objectives = {name: clustering_objective(sample.vectors, found) for name, found in candidates.items()}
+    kept = max(objectives, key=lambda name: objectives[name])
+    labels = (sample.vectors @ candidates[kept].T).argmax(1)
+    ranking = rank_by_row(labels, sample.rows, len(trained))
+    record = {
+        "kept": kept,
+        **{f"{name}_cosine": round(value, DIGITS) for name, value in objectives.items()},
+        "shares": [round(share, DIGITS) for share in ranking.shares],
+        "mean_rows": [round(row, DIGITS) for row in ranking.mean_rows],
+    }
+    return candidates[kept][ranking.order].to(trained.device), record
 
 
 @torch.no_grad()

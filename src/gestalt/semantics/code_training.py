@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,27 +15,32 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from gestalt.config.codes import CodeSettings
+from gestalt.data.curve import RunningMeans
 from gestalt.data.training_state import load_state, save_state, state_folder
 from gestalt.errors import ConfigError, DataError
 from gestalt.runtime import derive_seed, progress, torch_generator
 from gestalt.semantics.code_crops import CodeImage
 from gestalt.semantics.code_head import CodeHead, clustering_loss, draw_kept
-from gestalt.semantics.code_objective import KINDS, Batch, CodeObjective, Judgement, measured_shifts
+from gestalt.semantics.code_objective import (
+    KINDS,
+    Batch,
+    CodeObjective,
+    Judgement,
+    count_correlations,
+    measured_shifts,
+)
 from gestalt.semantics.code_selection import (
     adjusted_rand_index,
-    clustering_objective,
-    fit_prototypes,
+    choose_prototypes,
     held_out_images,
     label_twice,
     mutual_information,
-    sample_codes,
     split_crops,
 )
 from gestalt.semantics.correspondence import draw_derangements
-from gestalt.semantics.feature_store import Backbone, FeatureStore, open_store
+from gestalt.semantics.feature_store import Backbone, FeatureStore, forget_store, open_store
 from gestalt.semantics.neighbours import NeighbourIndex, find_neighbours
 
 NAME = "codes"
@@ -43,8 +49,6 @@ DIGITS = 6
 COLUMNS = ("step", "total", *KINDS, "depth", "clusters")
 # Batches that shifts are measured on before training, and that held-out losses are means of.
 SHIFT_BATCHES, HELD_OUT_BATCHES = 8, 4
-# Bins of the histograms of correlations, from -1 to 1.
-N_BINS = 64
 
 # A row of the curve: every column by its name; depth is 0 where it has no weight.
 CurveRow = dict[str, float]
@@ -61,7 +65,7 @@ class TrainedCodes:
         curve: A row per ``log_every`` steps.
         record: Selected step, criteria and histograms of all compared steps, shifts, where prototypes come
             from, sizes: plain JSON values.
-        folder: Cache of the resumable state; ``forget_state`` deletes it.
+        folder: Cache of the resumable state; ``forget_codes`` deletes it.
         is_finished: False where time ran out; the same call goes on from the state.
     """
 
@@ -162,7 +166,15 @@ class CodeTraining:
         assert self._best is not None
         head = copy.deepcopy(self._head).eval()
         head.load_state_dict(self._best["head"])
-        prototypes, refit = self._choose_prototypes(head, self._best["prototypes"])
+        prototypes, refit = choose_prototypes(
+            head,
+            self._best["prototypes"],
+            self._store,
+            self._split.training,
+            self._settings.refit_vectors,
+            self._settings.refit_restarts,
+            torch_generator(self._seed, NAME, "prototypes"),
+        )
         record = {
             "selected_step": self._best["step"],
             "criterion": self._settings.selection.criterion,
@@ -236,8 +248,7 @@ class CodeTraining:
     def _train(self) -> bool:
         """Train to the end, or to the end of the time: then false."""
         settings = self._settings
-        sums: dict[str, Tensor] = {}
-        n_summed = 0
+        means = RunningMeans()
         compared = set(comparison_steps(settings.steps, settings.selection.checkpoints))
         bar = progress(
             range(self._step, settings.steps), label=NAME, total=settings.steps - self._step, unit="step"
@@ -251,18 +262,14 @@ class CodeTraining:
                     f"{NAME}: the device ran out of memory at step {step} with {tuple(draw.features.shape)} "
                     f"features; lower {NAME}.batch_size or {NAME}.correspondence.positions"
                 ) from error
-            for name, value in losses.items():
-                # Summed where it is: reading a number from the device would wait for it in every step.
-                sums[name] = sums[name] + value if name in sums else value
-            n_summed += 1
+            means.add(losses)
             self._step = step + 1
             is_compared = self._step in compared
             is_saved = is_compared or self._step % settings.checkpoint_every == 0
             if not is_saved and self._step % settings.log_every:
                 continue
-            self._add_row({name: float(value) / n_summed for name, value in sums.items()})
+            self._add_row({name: float(value) for name, value in means.take().items()})
             self._describe(bar)
-            sums, n_summed = {}, 0
             if is_compared:
                 self._compare()
             is_late = time.monotonic() > self._deadline
@@ -319,7 +326,7 @@ class CodeTraining:
             "stability": round(adjusted_rand_index(*labels), DIGITS),
             "information": round(mutual_information(*labels), DIGITS),
         }
-        self._checks.append({"step": self._step, **check, "histograms": _histograms(judgements)})
+        self._checks.append({"step": self._step, **check, "histograms": count_correlations(judgements)})
         score = -check["loss"] if own.criterion == "loss" else check[own.criterion]
         if self._best is None or score > self._best["score"]:
             self._best = {
@@ -339,30 +346,6 @@ class CodeTraining:
         draw = self._read(self._split.held_out[rows], rows, self._held_out_neighbours, generator)
         batch = self._to_batch(draw)
         return self._objective.judge(batch, self._head(batch.features), 0, generator)
-
-    def _choose_prototypes(self, head: CodeHead, trained: Tensor) -> tuple[Tensor, dict[str, Any]]:
-        """The better, by mean cosine, of trained prototypes and of k-means of the codes; ordered by row."""
-        settings = self._settings
-        generator = torch_generator(self._seed, NAME, "prototypes")
-        sample = sample_codes(head, self._store, self._split.training, settings.refit_vectors, generator)
-        fitted = fit_prototypes(sample.vectors, self._n_prototypes, settings.refit_restarts, generator)
-        candidates = {"trained": functional.normalize(trained.cpu(), dim=1), "refitted": fitted}
-        objectives = {name: clustering_objective(sample.vectors, found) for name, found in candidates.items()}
-        kept = max(objectives, key=lambda name: objectives[name])
-        labels = (sample.vectors @ candidates[kept].T).argmax(1)
-        sizes = torch.bincount(labels, minlength=self._n_prototypes)
-        sums = torch.zeros(self._n_prototypes, dtype=torch.float64).index_add_(
-            0, labels, sample.rows.double()
-        )
-        mean_rows = sums / sizes.clamp(min=1)
-        order = mean_rows.argsort(stable=True)
-        record = {
-            "kept": kept,
-            **{f"{name}_cosine": round(value, DIGITS) for name, value in objectives.items()},
-            "shares": [round(float(share), DIGITS) for share in sizes[order].double() / len(labels)],
-            "mean_rows": [round(float(row), DIGITS) for row in mean_rows[order]],
-        }
-        return candidates[kept][order].to(self._device), record
 
     def _add_row(self, losses: Mapping[str, float]) -> None:
         if not np.isfinite(list(losses.values())).all():
@@ -433,7 +416,7 @@ def train_codes(
         seed: The experiment's.
         device: Where to train.
         cache_dir: Where features and resumable state go.
-        key: What the images depend on, such as fingerprints of their files; without it all pixels are hashed.
+        key: What else the result depends on, such as the version of the code; another key is another run.
         log: Takes step and losses.
         max_seconds: Stop after this time with the state saved; 0 never stops.
 
@@ -462,6 +445,7 @@ def train_codes(
         "n_pseudo_classes": n_pseudo_classes,
         "seed": seed,
         "store": store.name,
+        "key": dict(key or {}),
     }
     training = CodeTraining(
         store,
@@ -474,6 +458,12 @@ def train_codes(
         max_seconds=max_seconds,
     )
     return training.run()
+
+
+def forget_codes(cache_dir: Path) -> None:
+    """Delete what ``train_codes`` left in its cache: stored features and resumable states, of other settings too."""
+    forget_store(cache_dir / FEATURE_FOLDER)
+    shutil.rmtree(cache_dir, ignore_errors=True)
 
 
 def check_settings(settings: CodeSettings, store: FeatureStore) -> None:
@@ -494,16 +484,3 @@ def check_settings(settings: CodeSettings, store: FeatureStore) -> None:
 def comparison_steps(steps: int, count: int) -> list[int]:
     """``count`` steps, evenly spread; the last step is one of them."""
     return sorted({max(1, round(steps * (place + 1) / count)) for place in range(count)})
-
-
-def _histograms(judgements: Sequence[Judgement]) -> dict[str, dict[str, list[int]]]:
-    """Counts in N_BINS bins from -1 to 1 of targets and code correlations, for each kind of pair."""
-    counts: dict[str, dict[str, list[int]]] = {}
-    for what in ("targets", "codes"):
-        values = [getattr(judgement, what) for judgement in judgements]
-        for place, kind in enumerate(KINDS):
-            chosen = [value[place] if place < 2 else value[2:] for value in values]
-            joined = torch.cat([part.flatten() for part in chosen]).clamp(-1, 1)
-            histogram = torch.histc(joined, N_BINS, -1, 1)
-            counts.setdefault(kind, {})[what] = [int(count) for count in histogram.cpu()]
-    return counts

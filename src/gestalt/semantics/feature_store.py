@@ -119,7 +119,7 @@ def open_store(
         folder: Gets a folder named by the content.
         device: Where the features run.
         nearest: Scale crops without smoothing, as DepthG's published code does.
-        key: What the images depend on, such as fingerprints of their files; without it all pixels are hashed.
+        key: What else the features depend on, such as the version of the code.
 
     Raises:
         DataError: There is no image, features are not finite, or the disk is full.
@@ -131,7 +131,7 @@ def open_store(
     if features.uses_position and (settings.height or settings.width):
         raise ConfigError(
             "codes.crops.height and width scale crops, but the features see the row of the image, which a crop "
-            "changes; set both to 0, or features.position_weight to 0"
+            "changes; set both to 0, or features.dictionary.position_weight to 0"
         )
     if bool(settings.height) != bool(settings.width):
         raise ConfigError(
@@ -139,7 +139,8 @@ def open_store(
         )
     content = {
         "features": _fingerprint(features),
-        "images": dict(key) if key is not None else _hash_images(items),
+        "images": _hash_images(items),
+        "key": dict(key or {}),
         "crops": [settings.ratio, settings.height, settings.width, nearest],
         "mirrored": sorted(mirrored),
     }
@@ -207,6 +208,8 @@ def _encode_all(
         assert writer is not None
         writer.close()
     write_bytes(aside / CARD, json.dumps({"n_geometry": n_geometry}).encode())
+    # What lies there without a card is left from a deletion that was interrupted.
+    shutil.rmtree(target, ignore_errors=True)
     aside.replace(target)
 
 

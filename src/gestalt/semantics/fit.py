@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,12 +20,12 @@ from gestalt.data.frames import frame_geometry, load_left, move_intrinsics
 from gestalt.data.kitti_maps import unpack_disparity
 from gestalt.data.records import StereoFrame
 from gestalt.data.shards import ShardFolder
-from gestalt.data.training_state import forget_state
 from gestalt.errors import DataError
 from gestalt.features.dense import DenseFeatures, image_to_tensor
 from gestalt.features.fit import choose_evenly, fit_block_scales
 from gestalt.features.kmeans import Clustering, fit_kmeans, nearest_centre
 from gestalt.runtime import progress, torch_generator
+from gestalt.semantics.cluster_order import rank_by_row
 from gestalt.semantics.code_crops import CodeImage
 from gestalt.semantics.code_head import cosine_to_prototypes
 from gestalt.semantics.code_training import Log, TrainedCodes, train_codes
@@ -89,6 +90,7 @@ def fit_semantics(
     *,
     codes: CodeSettings | None = None,
     cache_dir: Path | None = None,
+    key: Mapping[str, Any] | None = None,
     log: Log | None = None,
 ) -> SemanticProbe:
     """Find pseudo-classes in the cells of ``frames``: clusters of features, or of codes learned from them.
@@ -99,7 +101,9 @@ def fit_semantics(
         settings: Section ``semantics``.
         seed: The seed of the experiment.
         codes: Section ``codes``; read with the method ``codes``.
-        cache_dir: Where the training of codes keeps features and its resumable state; without it nothing is kept.
+        cache_dir: Where the training of codes keeps features and its resumable state, until ``forget_codes``;
+            without it nothing is kept.
+        key: What else that training depends on, such as the version of the code.
         log: Takes step and losses of that training.
 
     Returns:
@@ -125,10 +129,9 @@ def fit_semantics(
                 seed=seed,
                 device=features.device,
                 cache_dir=cache_dir or Path(nothing_kept),
+                key=key,
                 log=log,
             )
-            if cache_dir:
-                forget_state(trained.folder)
         return _code_probe(features, settings, trained, cells, mean, scale)
     clustering = fit_kmeans(
         cells.vectors,
@@ -162,7 +165,15 @@ def _sample_cells(
         channels = _geometry(frame, features.device) if settings.geometry else None
         generator = torch_generator(seed, frame.frame_id, "semantics", "cells")
         image = image_to_tensor(frame.image, features.device)
-        grid = describe(features, image, channels, mean, scale, settings.geometry)
+        grid = describe(
+            features,
+            image,
+            channels,
+            mean,
+            scale,
+            uses_geometry=settings.geometry,
+            unit_features=settings.unit_features and settings.method == KMEANS,
+        )
         h, w = grid.shape[-2:]
         chosen = torch.randperm(h * w, generator=generator)[:per_frame]
         vectors.append(grid[0].flatten(1).T[chosen.to(grid.device)].cpu())
@@ -227,9 +238,10 @@ def _kmeans_probe(
     scale: Tensor,
 ) -> SemanticProbe:
     index, _ = nearest_centre(cells.vectors, clustering.centres)
-    order, shares, rows = _describe_clusters(index, cells.rows, settings.n_pseudo_classes)
+    ranking = rank_by_row(index, cells.rows, settings.n_pseudo_classes)
     card = ProbeCard(
         method=KMEANS,
+        unit_features=settings.unit_features,
         n_pseudo_classes=settings.n_pseudo_classes,
         feature_dimension=features.dimension,
         geometry=settings.geometry,
@@ -237,13 +249,13 @@ def _kmeans_probe(
         temperature=max(settings.temperature * clustering.inertia, 1e-6),
         sharpness=0.0,
         inertia=clustering.inertia,
-        cluster_shares=shares,
-        mean_rows=rows,
+        cluster_shares=ranking.shares,
+        mean_rows=ranking.mean_rows,
         training={},
     )
     device = features.device
     return SemanticProbe(
-        features, card, clustering.centres[order].to(device), mean.to(device), scale.to(device)
+        features, card, clustering.centres[ranking.order].to(device), mean.to(device), scale.to(device)
     )
 
 
@@ -264,9 +276,10 @@ def _code_probe(
         ]
     )
     best, index = cosine.max(1)
-    order, shares, rows = _describe_clusters(index, cells.rows, settings.n_pseudo_classes)
+    ranking = rank_by_row(index, cells.rows, settings.n_pseudo_classes)
     card = ProbeCard(
         method=CODES,
+        unit_features=False,
         n_pseudo_classes=settings.n_pseudo_classes,
         feature_dimension=features.dimension,
         geometry=settings.geometry,
@@ -275,25 +288,13 @@ def _code_probe(
         sharpness=settings.sharpness,
         # Between unit vectors: twice what the cosine lacks.
         inertia=float((2 - 2 * best.double()).mean()),
-        cluster_shares=shares,
-        mean_rows=rows,
+        cluster_shares=ranking.shares,
+        mean_rows=ranking.mean_rows,
         training={**trained.record, "curve": trained.curve},
     )
     return SemanticProbe(
-        features, card, prototypes[order.to(device)], mean.to(device), scale.to(device), trained.head
+        features, card, prototypes[ranking.order.to(device)], mean.to(device), scale.to(device), trained.head
     )
-
-
-def _describe_clusters(
-    index: Tensor, rows: Tensor, n_pseudo_classes: int
-) -> tuple[Tensor, list[float], list[float]]:
-    """Order of the clusters from the top of the image to the bottom; shares and mean rows in that order."""
-    sizes = torch.bincount(index, minlength=n_pseudo_classes)
-    sums = torch.zeros(n_pseudo_classes, dtype=torch.float64).index_add_(0, index, rows.double())
-    mean_rows = sums / sizes.clamp(min=1)
-    order = mean_rows.argsort(stable=True)
-    shares = sizes[order].double() / len(index)
-    return order, [float(share) for share in shares], [float(row) for row in mean_rows[order]]
 
 
 def _load(frame: StereoFrame, shards: ShardFolder, settings: FrameSettings) -> FitFrame:

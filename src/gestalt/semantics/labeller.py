@@ -38,14 +38,19 @@ class SemanticLabeller:
 
         Raises:
             DataError: Features or probe are missing or do not belong together.
-            ConfigError: The probe was fitted by another method, with another number of pseudo-classes or another
-                geometry.
+            ConfigError: The probe was fitted by another method, with another number of pseudo-classes, another
+                geometry or other lengths of features.
         """
         features = load_features(self.features_dir, choose_device(self.device))
         probe = SemanticProbe.load(self.semantics_dir, features)
         for name, wanted, fitted in (
             ("method", self.settings.method, probe.card.method),
             ("geometry", self.settings.geometry, probe.card.geometry),
+            (
+                "unit_features",
+                self.settings.unit_features and not probe.card.has_codes,
+                probe.card.unit_features,
+            ),
             ("n_pseudo_classes", self.settings.n_pseudo_classes, probe.card.n_pseudo_classes),
         ):
             if wanted != fitted:

@@ -52,6 +52,7 @@ class ProbeCard:
         feature_dimension: D of the features it was fitted on.
         geometry: Whether geometry channels follow the features.
         method: What was clustered: ``kmeans`` the features, ``codes`` those learned from them.
+        unit_features: Whether features are scaled to length 1 before geometry follows; of k-means.
         code_dimension: Length of a code; 0 where features are clustered themselves.
         temperature: Squared distances are divided by it before the softmax; of k-means.
         sharpness: Cosines are multiplied by it before the softmax; of codes.
@@ -65,6 +66,7 @@ class ProbeCard:
     feature_dimension: int
     geometry: bool
     method: str
+    unit_features: bool
     code_dimension: int
     temperature: float
     sharpness: float
@@ -225,7 +227,13 @@ class SemanticProbe:
             a probe of codes.
         """
         vectors = describe(
-            self.features, images, geometry, self.geometry_mean, self.geometry_scale, self.card.geometry
+            self.features,
+            images,
+            geometry,
+            self.geometry_mean,
+            self.geometry_scale,
+            uses_geometry=self.card.geometry,
+            unit_features=self.card.unit_features,
         )
         return vectors if self.head is None else self.head(vectors)
 
@@ -332,10 +340,14 @@ def describe(
     geometry: Tensor | None,
     geometry_mean: Tensor,
     geometry_scale: Tensor,
+    *,
     uses_geometry: bool,
+    unit_features: bool,
 ) -> Tensor:
     """Features, then standardised geometry, of the same cells; see ``SemanticProbe.describe``."""
     grid: Tensor = features(images)
+    if unit_features:
+        grid = functional.normalize(grid, dim=1)
     if not uses_geometry:
         return grid
     B, _, h, w = grid.shape
