@@ -94,6 +94,9 @@ def run_stage(body: Callable[[Stage], Outcome], *, name: str, item: str = "") ->
         print(f"{name}: interrupted; finished work is kept, run it again to go on", file=sys.stderr)
         # Worker processes may still hold the pipe; leave without waiting for them.
         os._exit(EXIT_INTERRUPTED)
+    # Of several processes that train together, the first one reports.
+    if os.environ.get("RANK", "0") != "0":
+        return
     status = {
         "seconds": round(time.perf_counter() - started, 2),
         "cpu_seconds": round(_cpu_seconds(), 2),

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from gestalt.config import Params
+from gestalt.data.code_version import code_version
 from gestalt.data.curve import write_rows
 from gestalt.data.frames import load_left
 from gestalt.data.manifest import read_manifest
 from gestalt.data.records import StereoFrame
-from gestalt.data.sharded_run import code_version
 from gestalt.data.training_state import forget_state
 from gestalt.features.adoption import adopt_backbone
 from gestalt.features.dense import save_features

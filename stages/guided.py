@@ -1,4 +1,7 @@
-"""DVC stage ``guided``: pseudo-labels of all batches -> a trained panoptic network."""
+"""DVC stage ``guided``: pseudo-labels of all batches -> a trained panoptic network.
+
+``torchrun --nproc-per-node 4 -m stages.guided`` trains it on several devices.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,12 @@ from gestalt.data.shards import ShardFolder
 from gestalt.data.training_state import forget_state
 from gestalt.network.checkpoint import NetworkCard, save_network
 from gestalt.panoptic import Vocabulary
-from gestalt.runtime import choose_device, limit_threads
-from gestalt.tracking.runs import stage_run
 from gestalt.training.curve import mean_of_last, write_curve
 from gestalt.training.dataset import LabelledBatch, PseudoLabelSet
 from gestalt.training.guided import train_guided
 from stages.entry import Outcome, Stage, run_stage
+from stages.inputs import content_hash
+from stages.training import training_run
 
 MANIFESTS, LABELS = Path("data/manifests"), Path("data/pseudo_labels")
 VOCABULARY = Path("data/vocabulary.json")
@@ -29,7 +32,6 @@ def main() -> None:
 def train(stage: Stage) -> Outcome:
     """Train on every frame whose pseudo-label holds an object."""
     params, settings = stage.params, stage.params.guided
-    limit_threads(stage.threads)
     vocabulary = Vocabulary.load(VOCABULARY)
     batches = [
         LabelledBatch(name, read_manifest(MANIFESTS / f"{name}.parquet"), ShardFolder(LABELS / name))
@@ -43,24 +45,29 @@ def train(stage: Stage) -> Outcome:
         keep_in_memory=settings.keep_in_memory,
     )
     sources = {f"pseudo_labels/{batch.name}": batch.labels.fingerprint() for batch in batches}
-    device = choose_device(params.runtime.device)
-    with stage_run(stage.label, params, device=str(device)) as run:
+    for start in (settings.initial_backbone, settings.initial_network):
+        if start:
+            sources[start] = content_hash(Path(start))
+    with training_run(stage) as run:
         result = train_guided(
             samples,
             vocabulary,
             params.network,
             settings,
             seed=params.seed,
-            device=device,
+            device=run.device,
             cache_dir=stage.cache,
-            key={"sources": sources, "threads": stage.threads},
+            key={"sources": sources, "threads": run.threads},
+            ranks=run.ranks,
             log=run.log,
+            show=run.show,
         )
     metrics = {"n_samples": float(len(samples)), **mean_of_last(result.curve)}
-    card = NetworkCard(params.network, vocabulary, samples[0].size, sources, metrics)
-    save_network(OUT, result.network, card)
-    write_curve(CURVE, result.curve)
-    forget_state(result.folder)
+    if run.ranks.is_first:
+        card = NetworkCard(params.network, vocabulary, samples[0].size, sources, metrics)
+        save_network(OUT, result.network, card)
+        write_curve(CURVE, result.curve)
+        forget_state(result.folder)
     return Outcome(metrics, {"n_steps": len(result.curve)})
 
 

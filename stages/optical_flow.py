@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gestalt.data.code_version import code_version
 from gestalt.data.manifest import read_manifest
-from gestalt.data.sharded_run import code_version
 from gestalt.matching.smurf_loop import train_optical_flow
 from gestalt.matching.smurf_records import forget_training, last_losses, write_curve
 from gestalt.matching.smurf_training import save_training

@@ -1,4 +1,7 @@
-"""DVC stage ``self_training``: the guided network and unlabelled video -> the network to report."""
+"""DVC stage ``self_training``: the guided network and unlabelled video -> the network to report.
+
+``torchrun --nproc-per-node 4 -m stages.self_training`` trains it on several devices.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,12 @@ from pathlib import Path
 from gestalt.data.manifest import read_manifest
 from gestalt.data.training_state import forget_state
 from gestalt.network.checkpoint import load_network, save_network
-from gestalt.runtime import choose_device, limit_threads
-from gestalt.tracking.runs import stage_run
 from gestalt.training.curve import mean_of_last, write_curve
-from gestalt.training.dataset import ImageSet
+from gestalt.training.dataset import ImageSet, enlarge
 from gestalt.training.self_training import train_self
 from stages.entry import Outcome, Stage, run_stage
 from stages.inputs import content_hash
+from stages.training import training_run
 
 MANIFESTS, GUIDED = Path("data/manifests"), Path("models/guided")
 OUT, CURVE = Path("models/self_trained"), Path("reports/curves/self_training.csv")
@@ -28,28 +30,31 @@ def main() -> None:
 def train(stage: Stage) -> Outcome:
     """Continue the guided network on its own predictions of every image of the video."""
     params, settings = stage.params, stage.params.self_training
-    limit_threads(stage.threads)
-    device = choose_device(params.runtime.device)
     frames = [frame for name in params.batches for frame in read_manifest(MANIFESTS / f"{name}.parquet")]
-    images = ImageSet(frames, params.frames, keep_in_memory=settings.keep_in_memory)
-    network, card = load_network(GUIDED, device)
+    images = ImageSet(
+        frames, enlarge(params.frames, settings.image_scale), keep_in_memory=settings.keep_in_memory
+    )
     sources = {"guided": content_hash(GUIDED)}
     manifests = {name: content_hash(MANIFESTS / f"{name}.parquet") for name in params.batches}
-    with stage_run(stage.label, params, device=str(device)) as run:
+    with training_run(stage) as run:
+        network, card = load_network(GUIDED, run.device)
         result = train_self(
             images,
             network,
             settings,
             seed=params.seed,
-            device=device,
+            device=run.device,
             cache_dir=stage.cache,
-            key={"sources": sources, "manifests": manifests, "threads": stage.threads},
+            key={"sources": sources, "manifests": manifests, "threads": run.threads},
+            ranks=run.ranks,
             log=run.log,
+            show=run.show,
         )
     metrics = {"n_images": float(len(images)), **mean_of_last(result.curve)}
-    save_network(OUT, result.network, dataclasses.replace(card, sources=sources, metrics=metrics))
-    write_curve(CURVE, result.curve)
-    forget_state(result.folder)
+    if run.ranks.is_first:
+        save_network(OUT, result.network, dataclasses.replace(card, sources=sources, metrics=metrics))
+        write_curve(CURVE, result.curve)
+        forget_state(result.folder)
     return Outcome(metrics, {"n_steps": len(result.curve)})
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import nullcontext
 from pathlib import Path
 
+from gestalt.data.code_version import code_version
 from gestalt.data.manifest import read_manifest
-from gestalt.data.sharded_run import code_version
 from gestalt.features.loading import load_features
 from gestalt.runtime import choose_device
 from gestalt.semantics.code_training import forget_codes

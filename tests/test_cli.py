@@ -1,10 +1,13 @@
 """The command line: what it writes, what it says, and how it ends."""
 
 import hashlib
+import json
+import shutil
 import subprocess
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from ruamel.yaml import YAML
 
 import gestalt.config
 from gestalt import cli, delivery, runtime
+from gestalt.commands import predict
 from gestalt.config import writing
 from gestalt.config.presets import default_settings
 from gestalt.data.images import write_png
@@ -19,8 +23,8 @@ from gestalt.errors import ConfigError
 from gestalt.features import catalogue
 from gestalt.features.catalogue import PublishedBackbone
 from gestalt.inference import paths
+from gestalt.network.architecture import build_network
 from gestalt.network.checkpoint import NetworkCard, save_network
-from gestalt.network.panoptic_network import build_network
 from gestalt.panoptic import Vocabulary
 
 PARAMS = """\
@@ -136,7 +140,8 @@ def test_a_height_in_params_counts_before_that_of_the_training(
     pictures: Path, network: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    monkeypatch.setattr(cli, "_own", lambda section: default_settings(section, "paper"))
+    variants = {"predict": "paper", "tracks": "embedded"}
+    monkeypatch.setattr(predict, "own_section", lambda section: default_settings(section, variants[section]))
     monkeypatch.setattr(
         paths,
         "predict_path",
@@ -157,9 +162,79 @@ def test_a_folder_with_a_broken_image_is_predicted_and_ends_with_1(
     assert Path("out/street_panoptic.png").exists()
 
 
+def test_options_of_predict_reach_the_prediction(
+    pictures: Path, network: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def predict_path(source: Path, _: Path, out: Path, **values: Any) -> paths.PathSummary:
+        asked.append(values)
+        return paths.PathSummary(4, (), out, n_tracks=3)
+
+    monkeypatch.setattr(paths, "predict_path", predict_path)
+    common = ("predict", str(pictures), "--network", str(network))
+    assert run(*common) == 0
+    chosen = (
+        "--views",
+        "0.5,1",
+        "--flip",
+        "--batch",
+        "7",
+        "--video",
+        "--format",
+        "coco",
+        "--format",
+        "cityscapes",
+    )
+    assert run(*common, *chosen) == 0
+    assert run(*common, "--no-video", "--no-flip") == 0
+    usual = default_settings("predict")
+    settings = [values["settings"] for values in asked]
+    assert [entry.view_scales for entry in settings] == [usual.view_scales, [0.5, 1.0], usual.view_scales]
+    assert [entry.view_flip for entry in settings] == [usual.view_flip, True, False]
+    assert [entry.batch_size for entry in settings] == [usual.batch_size, 7, usual.batch_size]
+    assert [values["is_video"] for values in asked] == [None, True, False]
+    assert [values["forms"] for values in asked] == [
+        ("overlay", "coco"),
+        ("coco", "cityscapes"),
+        ("overlay", "coco"),
+    ]
+    assert asked[0]["tracks"] == default_settings("tracks")
+    assert capsys.readouterr().out.startswith("4 images, 3 objects followed -> outputs/predictions\n")
+
+
+def test_a_failed_image_is_not_said_to_be_in_a_file_that_was_not_asked_for(
+    pictures: Path, network: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ("--out", "out", "--format", "cityscapes")
+    assert run("predict", str(pictures), "--network", str(network), *out) == 1
+    assert "1 of 2 images could not be read\n" in capsys.readouterr().err
+    assert Path("out/street_gtFine_instanceIds.png").exists()
+
+
+def test_a_network_whose_card_has_another_vocabulary_is_refused(
+    pictures: Path, network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "other"
+    shutil.copytree(network, folder)
+    card = json.loads((folder / "card.json").read_text())
+    card["vocabulary"] = {"things": [1, 3], "stuff": [0, 2]}
+    (folder / "card.json").write_text(json.dumps(card))
+    assert run("predict", str(pictures), "--network", str(folder)) == 1
+    said = capsys.readouterr().err
+    assert "does not fit its card" in said
+    assert "Traceback" not in said
+    assert not Path("outputs").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("--views", "big"), "--views must be numbers from 0.01 to 8, such as 0.75,1.0,1.25. Got: 'big'"),
+        (("--views", "0,1"), "Got: '0,1'"),
+        (("--views", "nan"), "Got: 'nan'"),
+        (("--views", ""), "Got: ''"),
+        (("--format", "yolo"), "--format must be one of overlay, coco, cityscapes. Got: yolo"),
         (("--device", "banana"), "--device must be auto, cpu, cuda or cuda:N. Got: 'banana'"),
         (("--device", "cuda:99"), "--device is 'cuda:99', but "),
         (("--out", "pictures/street.png"), "but pictures/street.png is a file"),

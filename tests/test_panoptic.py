@@ -100,3 +100,19 @@ def test_missing_vocabulary_names_the_stage(tmp_path: Path) -> None:
 def test_label_space_needs_consecutive_ids() -> None:
     with pytest.raises(DataError, match=r"0\.\.C-1"):
         LabelSpace("odd", (LabelClass(1, "road", False, (0, 0, 0)),))
+
+
+def test_segments_info_is_what_counting_each_segment_gives() -> None:
+    generator = np.random.default_rng(0)
+    semantic = generator.choice(np.array([0, 3, 4, VOID], np.uint8), (12, 17))
+    instance = np.where(np.isin(semantic, (3, 4)), generator.integers(0, 900, (12, 17)), 0).astype(np.uint16)
+    instance[:6] = np.where(instance[:6] > 0, 7, 0)
+    panoptic = PanopticMap(semantic, instance)
+    ids, records = segment_ids(panoptic), segments_info(panoptic, thing_ids=(3, 4))
+    assert [record["id"] for record in records] == sorted(set(ids[ids > 0].tolist()))
+    for record in records:
+        rows, columns = np.nonzero(ids == record["id"])
+        x, y = columns.min(), rows.min()
+        assert record["area"] == len(rows)
+        assert record["bbox"] == [x, y, columns.max() - x + 1, rows.max() - y + 1]
+    assert segments_info(PanopticMap(np.full((2, 3), VOID, np.uint8), np.zeros((2, 3), np.uint16))) == []

@@ -220,18 +220,33 @@ def segments_info(panoptic: PanopticMap, thing_ids: Sequence[int] = ()) -> list[
         A record per segment: id, category_id, area (pixels), bbox (x, y, width, height), iscrowd
         (1 for a thing class without an instance id), sorted by id.
     """
-    ids = segment_ids(panoptic)
+    from scipy import ndimage
+
+    # One pass for all segments: numbers 1..N in place of ids, then boxes and areas of the numbers. Instances that are
+    # there get small ids first, because those of a long video are large and so would be the table.
+    pixels = np.bincount(panoptic.instance_map.ravel(), minlength=1)
+    pixels[0] = 1  # 0 stays 0, be it there or not
+    instances = np.flatnonzero(pixels)
+    small = np.zeros(len(pixels), np.uint16)
+    small[instances] = np.arange(len(instances))
+    ids = segment_ids(PanopticMap(panoptic.semantic_map, small[panoptic.instance_map]))
+    values = np.unique(ids)
+    values = values[values > 0]
+    table = np.zeros(int(values.max(initial=0)) + 1, np.int32)
+    table[values] = np.arange(1, len(values) + 1)
+    numbers = table[ids]
+    areas = np.bincount(numbers.ravel(), minlength=len(values) + 1)[1:]
     records = []
-    for segment in np.unique(ids[ids > 0]):
-        rows, columns = np.nonzero(ids == segment)
-        category = int((segment - 1) % 256)
-        x, y = int(columns.min()), int(rows.min())
+    for segment, area, (rows, columns) in zip(
+        values.tolist(), areas.tolist(), ndimage.find_objects(numbers), strict=True
+    ):
+        instance, category = divmod(segment - 1, 256)
         records.append(
             {
-                "id": int(segment),
+                "id": 1 + category + 256 * int(instances[instance]),
                 "category_id": category,
-                "area": len(rows),
-                "bbox": [x, y, int(columns.max()) - x + 1, int(rows.max()) - y + 1],
+                "area": area,
+                "bbox": [columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start],
                 "iscrowd": int(category in thing_ids and segment <= VOID),
             }
         )

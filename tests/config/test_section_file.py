@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gestalt.config.schema import section, setting
-from gestalt.config.section_file import read_section
+from gestalt.config.section_file import read_section, replace_values
 from gestalt.errors import ConfigError, DataError
 
 
@@ -60,3 +60,13 @@ def test_files_that_are_missing_or_broken_are_named(tmp_path: Path) -> None:
     (tmp_path / "own.json").write_text('{"rate": 1}')
     with pytest.raises(ConfigError, match="Unknown or missing: inner"):
         read_section(tmp_path / "own.json", Outer, "outer", [])
+
+
+def test_single_values_of_a_section_are_replaced_and_checked() -> None:
+    before = Outer(0.5, Inner(3))
+    assert replace_values(before, "outer", ["inner.size=7", "outer.rate=2"]) == Outer(2.0, Inner(7))
+    assert replace_values(before, "outer", []) == before
+    with pytest.raises(ConfigError, match=r"outer\.inner\.size must be at least 1. Got: 0"):
+        replace_values(before, "outer", ["inner.size=0"])
+    with pytest.raises(ConfigError, match=r"a key of outer\. Got: 'nonsense=1'"):
+        replace_values(before, "outer", ["nonsense=1"])

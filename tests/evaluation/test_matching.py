@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from gestalt.data.label_spaces import load_label_space
-from gestalt.errors import ConfigError
+from gestalt.errors import ConfigError, DataError
 from gestalt.evaluation.intersections import intersect, merge_tables
-from gestalt.evaluation.matching import confusion_matrix, match_pseudo_classes
+from gestalt.evaluation.matching import confusion_matrix, known_classes, match_pseudo_classes
 from gestalt.panoptic import VOID
 from tests.evaluation.maps import panoptic, random_map
 
@@ -123,3 +123,15 @@ def test_records_name_classes() -> None:
 def test_an_unknown_left_over_rule_names_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"left_over must be one of largest, void. Got: 'nearest'"):
         match_pseudo_classes(np.zeros((1, 1), int), [([0], [0])], "nearest")  # type: ignore[arg-type]
+
+
+def test_a_network_that_learnt_classes_is_matched_with_nothing() -> None:
+    confusion = np.array([[1, 9], [4, 2], [0, 0]])
+    assignment = known_classes(confusion, [0, 1, 1])
+    assert assignment.class_of == (0, 1, 1)
+    assert assignment.n_pixels == (1, 2, 0)
+    assert set(assignment.found_by) == {"known"}
+    with pytest.raises(DataError, match=r"each of 3 outputs needs a class 0\.\.1"):
+        known_classes(confusion, [0, 1])
+    with pytest.raises(DataError, match=r"Got: \[0, 1, 2\]"):
+        known_classes(confusion, [0, 1, 2])

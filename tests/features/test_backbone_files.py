@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from gestalt.errors import DataError
-from gestalt.features.backbone_files import hash_file, read_backbone_file
+from gestalt.features.backbone_files import read_backbone_file
 
 TENSORS = {
     "norm.weight": torch.arange(4.0),
@@ -145,8 +145,3 @@ def test_files_without_a_network_are_refused(tmp_path: Path) -> None:
     path.write_text("<html>not found</html>")
     with pytest.raises(DataError, match="cannot be read as weights"):
         read_backbone_file(path)
-
-
-def test_hash_is_that_of_the_whole_file(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(b"abc")
-    assert hash_file(tmp_path / "a").startswith("ba7816bf8f01cfea")

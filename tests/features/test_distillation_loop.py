@@ -14,6 +14,7 @@ import torch
 from torch import multiprocessing, nn
 
 from gestalt.config.distillation import DistillationSettings
+from gestalt.data.ranks import joined
 from gestalt.data.training_state import STATE_FILE
 from gestalt.errors import ConfigError, DataError
 from gestalt.features import distillation_loop
@@ -24,7 +25,6 @@ from gestalt.features.distillation_loop import (
     train_features,
 )
 from gestalt.features.multi_crop import crop_frames
-from gestalt.features.ranks import joined
 from gestalt.features.training_images import TrainingImages, make_images
 from tests.features.small_distillation import SIZE, noisy_frames, noisy_images, quick_settings
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 from scipy import ndimage
 
+from gestalt.data.colours import turn_hue
 from gestalt.features.distillation_training import SETTINGS as EMBEDDED
 from gestalt.features.distillation_training import read_settings
-from gestalt.features.view_colours import blur, change_view_colours, draw_colours, turn_hue
+from gestalt.features.view_colours import blur, change_view_colours, draw_colours
 
 SETTINGS = read_settings(EMBEDDED.with_name("paper.yaml"), []).colour
 NOTHING = [1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0]

@@ -10,8 +10,8 @@ import torch
 
 from gestalt.config.network import PredictSettings
 from gestalt.config.presets import default_settings
+from gestalt.network.architecture import build_network
 from gestalt.network.checkpoint import NetworkCard, save_network
-from gestalt.network.panoptic_network import build_network
 from gestalt.panoptic import Vocabulary
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -9,8 +10,11 @@ import pytest
 
 from gestalt.config.network import PredictSettings
 from gestalt.data.images import read_image, read_png, write_png
-from gestalt.errors import DataError
-from gestalt.inference.paths import PREDICTIONS, _batches, _Picture, find_pictures, predict_path
+from gestalt.errors import ConfigError, DataError
+from gestalt.inference import paths
+from gestalt.inference.formats import PREDICTIONS
+from gestalt.inference.paths import _batches, _Picture, find_pictures, predict_path
+from gestalt.inference.video import Video, VideoFile
 from gestalt.panoptic import rgb_to_ids
 
 
@@ -69,6 +73,108 @@ def test_a_video_becomes_maps_per_frame_and_an_overlay_video(
     overlay = cv2.VideoCapture(str(tmp_path / "out" / "drive_overlay.mp4"))
     assert int(overlay.get(cv2.CAP_PROP_FRAME_COUNT)) == 5
     assert overlay.get(cv2.CAP_PROP_FPS) == pytest.approx(10)
+
+
+def write_moving_square(folder: Path, n_frames: int = 6) -> None:
+    """Frames whose only structure moves by two pixels a frame."""
+    for number in range(n_frames):
+        frame = np.full((40, 56, 3), 90, np.uint8)
+        frame[10:30, 4 + 2 * number : 24 + 2 * number] = (250, 40, 40)
+        write_png(folder / f"{number:03d}.png", frame)
+
+
+def thing_ids(out: Path) -> list[set[int]]:
+    """Ids of the objects of each picture."""
+    content = json.loads((out / PREDICTIONS).read_text())
+    things = {entry["id"] for entry in content["categories"] if entry["isthing"]}
+    return [
+        {segment["id"] for segment in entry["segments_info"] if segment["category_id"] in things}
+        for entry in content["annotations"]
+    ]
+
+
+def test_a_folder_of_frames_is_linked_when_asked_for(
+    tmp_path: Path, network_folder: Path, settings: PredictSettings
+) -> None:
+    write_moving_square(tmp_path / "in")
+    linked = predict_path(
+        tmp_path / "in", network_folder, tmp_path / "video", settings=settings, is_video=True
+    )
+    alone = predict_path(tmp_path / "in", network_folder, tmp_path / "pictures", settings=settings)
+    assert alone.n_tracks is None
+    frames, unlinked = thing_ids(tmp_path / "video"), thing_ids(tmp_path / "pictures")
+    assert [len(now) for now in frames] == [len(now) for now in unlinked]
+    assert linked.n_tracks == len({(number - 1) // 256 for number in set.union(*frames)})
+    # In every picture some object goes on, and ids of pictures alone count from 1 in each.
+    assert all(now & later for now, later in itertools.pairwise(frames))
+    assert all({(number - 1) // 256 for number in now} == set(range(1, len(now) + 1)) for now in unlinked)
+    # Stuff has one id always, with links or without.
+    check_results(tmp_path / "video", [f"{number:03d}" for number in range(6)])
+    assert not list((tmp_path / "video").glob("*.mp4"))
+
+
+def test_a_video_without_links_has_ids_per_frame(
+    tmp_path: Path, network_folder: Path, settings: PredictSettings
+) -> None:
+    write_moving_square(tmp_path / "in")
+    with VideoFile(tmp_path / "drive.mp4", 10.0) as video:
+        for path in sorted((tmp_path / "in").iterdir()):
+            video.add(read_image(path))
+    source = tmp_path / "drive.mp4"
+    alone = predict_path(source, network_folder, tmp_path / "out", settings=settings, is_video=False)
+    assert (alone.n_images, alone.n_tracks) == (6, None)
+    linked = predict_path(source, network_folder, tmp_path / "linked", settings=settings)
+    assert linked.n_tracks is not None
+    assert all((tmp_path / out / "drive_overlay.mp4").exists() for out in ("out", "linked"))
+
+
+def test_only_the_forms_that_were_asked_for_are_written(
+    tmp_path: Path, network_folder: Path, settings: PredictSettings
+) -> None:
+    write_png(tmp_path / "street.png", picture(0))
+    out = tmp_path / "out"
+    predict_path(tmp_path / "street.png", network_folder, out, settings=settings, forms=["cityscapes"])
+    assert sorted(path.name for path in out.iterdir()) == [
+        "instanceIds.json",
+        "street_gtFine_instanceIds.png",
+    ]
+    with pytest.raises(ConfigError, match="Got: yolo"):
+        predict_path(tmp_path / "street.png", network_folder, out, settings=settings, forms=["yolo"])
+
+
+def test_a_video_that_ends_early_is_predicted_and_reported(
+    tmp_path: Path, network_folder: Path, settings: PredictSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = Video(iter([picture(0), picture(1)]), 9, 10.0)
+    monkeypatch.setattr(paths, "open_video", lambda _: short)
+    summary = predict_path(tmp_path / "drive.mp4", network_folder, tmp_path / "out", settings=settings)
+    assert summary.n_images == 2
+    assert summary.failed == (
+        ("drive.mp4", "ends after 2 frames, 7 less than it says; it is cut short or damaged"),
+    )
+
+
+def test_grey_alpha_and_16_bits_give_what_8_bit_colour_gives(
+    tmp_path: Path, network_folder: Path, settings: PredictSettings
+) -> None:
+    grey = picture(4)[..., 0]
+    colour = np.repeat(grey[..., None], 3, axis=2)
+    alpha = np.concatenate([colour, picture(5)[..., :1]], axis=2)
+    forms = {"a_colour": colour, "b_grey": grey, "c_alpha": alpha, "d_deep": colour.astype(np.uint16) * 257}
+    for name, image in forms.items():
+        write_png(tmp_path / "in" / f"{name}.png", image)
+    predict_path(tmp_path / "in", network_folder, tmp_path / "out", settings=settings, forms=["coco"])
+    first, *others = (read_png(tmp_path / "out" / f"{name}_panoptic.png") for name in forms)
+    assert all((first == other).all() for other in others)
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a folder that not even root can write")
+def test_a_place_that_cannot_be_written_is_said(
+    tmp_path: Path, network_folder: Path, settings: PredictSettings
+) -> None:
+    write_png(tmp_path / "street.png", picture(0))
+    with pytest.raises(DataError, match=r"/proc/results cannot be written \(.+\); choose another folder"):
+        predict_path(tmp_path / "street.png", network_folder, Path("/proc/results"), settings=settings)
 
 
 def test_the_same_input_gives_the_same_bytes(

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gestalt.config.network import PredictSettings
-from gestalt.errors import DataError, ShapeError
+from gestalt.errors import ConfigError, DataError, ShapeError
 from gestalt.inference.predictor import Predictor
 from gestalt.panoptic import VOID
 
@@ -24,10 +24,14 @@ def image(seed: int, size: tuple[int, int] = (48, 64)) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("size", [(48, 64), (33, 101), (16, 16)])
+@pytest.mark.parametrize(
+    "size", [(48, 64), (33, 101), (16, 16), (1, 1), (1, 37), (37, 1), (2, 300), (65, 31)]
+)
+@pytest.mark.parametrize("height_px", [0, 48])
 def test_the_map_has_the_size_of_the_image_and_unified_classes(
-    predictor: Predictor, size: tuple[int, int]
+    network_folder: Path, settings: PredictSettings, size: tuple[int, int], height_px: int
 ) -> None:
+    predictor = Predictor.load(network_folder, CPU, dataclasses.replace(settings, height_px=height_px))
     panoptic = predictor(image(0, size)).panoptic
     assert panoptic.size == size
     assert set(np.unique(panoptic.semantic_map)) <= {0, 1, 2, 3, 4, VOID}
@@ -75,11 +79,61 @@ def test_mirrored_views_make_the_prediction_of_a_mirror_image_a_mirror_image(
 
 
 @pytest.mark.parametrize(
-    "wrong", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((4, 4, 4), np.uint8)]
+    ("wrong", "said"),
+    [
+        (np.zeros((4, 4), np.uint8), r"\(4, 4\) uint8; a grey image becomes one with numpy\.repeat"),
+        (np.zeros((4, 4, 3), np.float32), r"\(4, 4, 3\) float32$"),
+        (np.zeros((4, 4, 4), np.uint8), r"\(4, 4, 4\) uint8; an image with alpha becomes one with"),
+        (np.zeros((0, 4, 3), np.uint8), r"\(0, 4, 3\) uint8$"),
+    ],
 )
-def test_other_arrays_are_refused(predictor: Predictor, wrong: np.ndarray) -> None:
-    with pytest.raises(ShapeError, match=r"must be \(H, W, 3\) uint8 RGB. Got:"):
+def test_other_arrays_are_refused(predictor: Predictor, wrong: np.ndarray, said: str) -> None:
+    with pytest.raises(ShapeError, match=rf"must be \(H, W, 3\) uint8 RGB\. Got: {said}"):
         predictor(wrong)
+
+
+@pytest.mark.parametrize(
+    ("size", "scaled"),
+    [((24, 32), (48, 64)), ((96, 64), (48, 32)), ((1, 1600), (0.48, 768)), ((800, 1), (48, 0.06))],
+)
+def test_images_come_near_the_working_height_and_long_ones_stay_small(
+    network_folder: Path, settings: PredictSettings, size: tuple[int, int], scaled: tuple[float, float]
+) -> None:
+    predictor = Predictor.load(network_folder, CPU, dataclasses.replace(settings, height_px=48))
+    scale = predictor._working_scale(size)
+    assert (size[0] * scale, size[1] * scale) == pytest.approx(scaled)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("GPU out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+        MemoryError(),
+    ],
+)
+def test_too_little_memory_says_what_to_lower(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("gestalt.inference.predictor.predict_views", fail)
+    with pytest.raises(
+        ConfigError, match=r"out of memory with 2 images of 48 x 64 .* lower the batch \(--batch"
+    ):
+        predictor.predict_batch([image(0), image(1)])
+
+
+def test_other_errors_of_the_network_stay_what_they_are(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("a mistake of ours")
+
+    monkeypatch.setattr("gestalt.inference.predictor.predict_views", fail)
+    with pytest.raises(RuntimeError, match="a mistake of ours"):
+        predictor(image(0))
 
 
 def test_images_of_two_sizes_are_refused(predictor: Predictor) -> None:

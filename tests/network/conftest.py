@@ -9,7 +9,8 @@ import torch
 
 from gestalt.config.network import NetworkSettings
 from gestalt.config.presets import default_settings
-from gestalt.network.panoptic_network import PanopticNetwork, build_network
+from gestalt.network.architecture import build_network
+from gestalt.network.panoptic_network import PanopticNetwork
 from gestalt.network.records import ImageTarget
 from gestalt.panoptic import Vocabulary
 

@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch.nn import functional
 
-from gestalt.config.network import NetworkSettings
+from gestalt.config.network import MAX_CASCADE, NetworkSettings
+from gestalt.network.architecture import build_network
 from gestalt.network.drop_loss import DropRule
-from gestalt.network.instance_heads import MASK_SIDE, mask_targets, paste_mask
-from gestalt.network.panoptic_network import PanopticNetwork, build_network
+from gestalt.network.instance_heads import MASK_SIDE, STAGE_WEIGHTS, mask_targets, paste_mask
+from gestalt.network.panoptic_network import PanopticNetwork
 from gestalt.network.records import ImageTarget
 from gestalt.panoptic import Vocabulary
 
@@ -112,3 +113,49 @@ def test_three_cascade_stages_train_and_detect(
     _, detections, _ = network.eval().detect(images, 0.0)
     assert 0 < len(detections[0].boxes) <= settings.instances.max_detections
     assert (detections[0].scores.diff() <= 0).all()
+
+
+def test_boxes_that_cannot_score_any_more_skip_the_stages_to_come(
+    settings: NetworkSettings, vocabulary: Vocabulary, images: torch.Tensor
+) -> None:
+    cascade = dataclasses.replace(
+        settings, instances=dataclasses.replace(settings.instances, cascade_ious=[0.5, 0.6, 0.7])
+    )
+    torch.manual_seed(0)
+    network = build_network(cascade, vocabulary).eval()
+    assert isinstance(network, PanopticNetwork)
+    heads = network.instance_heads
+    torch.nn.init.normal_(heads.stages[0].classify.weight, std=10.0)
+    # Stages that agree, so that some boxes score high on average.
+    for stage in heads.stages[1:]:
+        stage.load_state_dict(heads.stages[0].state_dict())
+    n_boxes: list[int] = []
+    heads.stages[-1].register_forward_hook(lambda *call: n_boxes.append(len(call[1][0])))
+    with torch.no_grad():
+        pyramid, everything, _ = network.detect(images, 0.0)
+        proposals, _ = network.proposal_network(pyramid, (64, 96))
+        found = heads.detect(pyramid, proposals, (64, 96), 0.8)
+    # Every box that reaches 0.8 is a box of the full cascade, and those that could not were left out.
+    assert 0 < n_boxes[1] < n_boxes[0]
+    for own, all_of_image in zip(found, everything, strict=True):
+        reaching = all_of_image.scores > 0.8
+        assert reaching.any()
+        torch.testing.assert_close(own.scores, all_of_image.scores[reaching])
+        torch.testing.assert_close(own.boxes, all_of_image.boxes[reaching])
+
+
+def test_boxes_keep_their_place_with_features_of_half_precision(
+    network: PanopticNetwork, images: torch.Tensor
+) -> None:
+    heads = network.instance_heads
+    with torch.no_grad():
+        pyramid = [level.bfloat16().float() for level in network.detect(images, 0.5)[0]]
+        # None of these sides is a bfloat16.
+        boxes = [torch.tensor([[10.3, 5.2, 75.7, 50.9]]), torch.zeros(0, 4)]
+        expected = heads._pool(pyramid, boxes, 7)
+        found = heads._pool([level.bfloat16() for level in pyramid], boxes, 7)
+    torch.testing.assert_close(found, expected.bfloat16(), rtol=0, atol=0)
+
+
+def test_every_stage_that_the_settings_allow_has_its_box_weights() -> None:
+    assert len(STAGE_WEIGHTS) == MAX_CASCADE

@@ -7,8 +7,10 @@ import torch
 
 from gestalt.config.network import NetworkSettings
 from gestalt.errors import ConfigError, ShapeError
+from gestalt.network.architecture import build_network
 from gestalt.network.drop_loss import DropRule
-from gestalt.network.panoptic_network import PanopticNetwork, build_network, is_normalisation
+from gestalt.network.panoptic_model import is_normalisation
+from gestalt.network.panoptic_network import PanopticNetwork
 from gestalt.network.records import ImageTarget
 from gestalt.network.semantic_head import semantic_loss, upsample_logits
 from gestalt.panoptic import VOID, Vocabulary

@@ -25,7 +25,7 @@ def test_flattening_puts_predictions_in_the_order_of_torchvisions_anchors() -> N
 def test_proposals_lie_in_the_unpadded_image(network: PanopticNetwork) -> None:
     images = torch.rand(2, 3, 50, 70)
     padded = network.normalise(images)
-    proposals, losses = network.proposal_network(padded, network.backbone(padded), (50, 70))
+    proposals, losses = network.proposal_network(network.backbone(padded), (50, 70))
     assert losses == {}
     assert len(proposals) == 2
     for boxes in proposals:
@@ -41,7 +41,7 @@ def test_a_batch_without_any_object_has_an_objectness_loss_and_no_box_loss(
     network.train()
     padded = network.normalise(images)
     empty = [targets[1], targets[1]]
-    _, losses = network.proposal_network(padded, network.backbone(padded), (64, 96), empty)
+    _, losses = network.proposal_network(network.backbone(padded), (64, 96), empty)
     assert losses["objectness"].item() > 0
     assert losses["proposal_box"].item() == 0
 
@@ -65,7 +65,7 @@ def test_anchors_on_unlabelled_ground_can_be_left_out_of_the_negatives(
     )
 
     def objectness(drop: DropRule | None) -> float:
-        _, losses = network.proposal_network(padded, pyramid, (64, 96), [unlabelled, unlabelled], drop)
+        _, losses = network.proposal_network(pyramid, (64, 96), [unlabelled, unlabelled], drop)
         return losses["objectness"].item()
 
     # The anchors that still count reach beyond the image; inside there is nothing to learn from.

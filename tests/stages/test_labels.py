@@ -5,7 +5,6 @@ import shutil
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -74,10 +73,7 @@ def work_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     # As ``run_stage`` does: the threads that another test left would change the last bits of the first pass.
     limit_threads(1)
     # Tracking is a side effect with a database of its own.
-    for stage in ("guided", "self_training"):
-        monkeypatch.setattr(
-            f"stages.{stage}.stage_run", lambda *_, **__: nullcontext(SimpleNamespace(log=None))
-        )
+    monkeypatch.setattr("stages.training.stage_run", lambda *_, **__: nullcontext())
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from gestalt.config.presets import default_settings
 from gestalt.errors import DataError
 from gestalt.tracking.registry import (
     CANDIDATE,
@@ -49,7 +50,13 @@ def register(root: Path, md5: str, quality: float, evaluation: str = "same") -> 
     (folder / "card.json").write_text(md5)
     metrics = {"PQ/cityscapes": quality, "PQ/kitti": quality}
     return register_candidate(
-        client, run.run_id, md5=md5, evaluation_hash=evaluation, commit="abc", metrics=metrics
+        client,
+        run.run_id,
+        md5=md5,
+        evaluation_hash=evaluation,
+        commit="abc",
+        metrics=metrics,
+        settings=default_settings("predict"),
     )
 
 

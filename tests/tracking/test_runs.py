@@ -134,3 +134,14 @@ def test_runs_are_named_for_people() -> None:
     now = datetime(2026, 3, 4, 5, 6)
     assert run_name(params(), now) == "embedded | monday+tuesday | 2026-03-04 05:06"
     assert run_name(params(batches=list("abcde")), now) == "embedded | 5 batches | 2026-03-04 05:06"
+
+
+def test_a_picture_is_kept_with_its_run(root: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "000040.png"
+    picture.write_bytes(b"a picture")
+    with stage_run("guided", params()) as run:
+        run.log_file(picture, "training")
+    client, _ = open_store(root)
+    (kept,) = client.list_artifacts(run.run_id, "training")
+    assert kept.path == "training/000040.png"
+    assert Path(client.download_artifacts(run.run_id, kept.path)).read_bytes() == b"a picture"

@@ -1,15 +1,10 @@
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 
-from gestalt.config.presets import default_settings
-from gestalt.training.augmentation import change_colours, flip, flip_and_crop, jitter_size, resize
+from gestalt.training.augmentation import draw_window, flip, flip_and_crop, jitter_size, resize
 from gestalt.training.sample import TrainingSample
-
-QUIET = {"blur_prob": 0.0, "colour_prob": 0.0, "grey_prob": 0.0}
 
 
 def coded_sample() -> TrainingSample:
@@ -62,35 +57,10 @@ def test_jitter_takes_every_height_of_the_list() -> None:
     assert {jitter_size((64, 128), [64, 96, 128], generator)[0] for _ in range(50)} == {64, 96, 128}
 
 
-def test_colours_stay_when_no_change_is_drawn() -> None:
-    settings = dataclasses.replace(default_settings("guided").augmentation.photometric, **QUIET)
-    image = coded_sample().image
-    assert (change_colours(image, np.random.default_rng(0), settings) == image).all()
-
-
-def test_a_grey_image_has_equal_channels() -> None:
-    settings = dataclasses.replace(
-        default_settings("guided").augmentation.photometric, **QUIET | {"grey_prob": 1.0}
-    )
-    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    grey = change_colours(image, np.random.default_rng(0), settings)
-    assert (grey == grey[..., :1]).all()
-
-
-def test_a_full_turn_of_the_hue_changes_nothing_and_half_a_turn_swaps_red_for_cyan() -> None:
-    settings = dataclasses.replace(
-        default_settings("guided").augmentation.photometric,
-        **QUIET | {"colour_prob": 1.0, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0},
-    )
-    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    changed = change_colours(image, np.random.default_rng(0), settings)
-    assert np.abs(changed.astype(int) - image).max() <= 1
-
-
-def test_later_draws_do_not_depend_on_what_happened_to_the_colours() -> None:
-    settings = default_settings("guided").augmentation.photometric
-    image = coded_sample().image
-    first, second = np.random.default_rng(3), np.random.default_rng(3)
-    change_colours(image, first, settings)
-    change_colours(image, second, dataclasses.replace(settings, **QUIET))
-    assert first.random() == second.random()
+def test_a_window_has_its_share_of_both_sides_and_lies_inside() -> None:
+    generator = np.random.default_rng(0)
+    windows = [draw_window((100, 200), 0.5, generator) for _ in range(200)]
+    assert {(window.height, window.width) for window in windows} == {(50, 100)}
+    assert {window.top for window in windows} <= set(range(51))
+    assert max(window.left for window in windows) > 90
+    assert max(window.left + window.width for window in windows) <= 200

@@ -8,6 +8,8 @@ import pytest
 from gestalt.config.presets import default_settings
 from gestalt.config.training import PasteSettings
 from gestalt.network.merge import PaintedInstance
+from gestalt.network.records import ImageTarget
+from gestalt.training.batch import collate
 from gestalt.training.copy_paste import (
     PasteCandidate,
     PredictionQueue,
@@ -15,13 +17,18 @@ from gestalt.training.copy_paste import (
     novel_candidates,
     paste_objects,
 )
-from gestalt.training.sample import THING_LABEL, TrainingSample, sample_to_target
+from gestalt.training.sample import THING_LABEL, TrainingSample
 
 
 @pytest.fixture
 def settings() -> PasteSettings:
     embedded: PasteSettings = default_settings("self_training").copy_paste
     return dataclasses.replace(embedded, min_objects=3, max_objects=3, scale_low=1.0, scale_high=1.0)
+
+
+def sample_to_target(sample: TrainingSample, min_object_px: int) -> ImageTarget:
+    (target,) = collate([sample], min_object_px).targets
+    return target
 
 
 def plain_sample() -> TrainingSample:

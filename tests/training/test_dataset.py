@@ -13,7 +13,7 @@ from gestalt.data.sharded_run import FrameResult, run_sharded
 from gestalt.data.shards import ShardFolder
 from gestalt.errors import ConfigError, DataError
 from gestalt.panoptic import Vocabulary
-from gestalt.training.dataset import ImageSet, LabelledBatch, PseudoLabelSet, step_indices
+from gestalt.training.dataset import ImageSet, LabelledBatch, PseudoLabelSet, enlarge, step_indices
 
 VOCABULARY = Vocabulary(things=(1,), stuff=(0, 2))
 FRAMES = default_settings("frames", height=24, width=32)
@@ -120,3 +120,15 @@ def test_the_order_depends_on_seed_and_purpose() -> None:
     assert order(0, "a") == order(0, "a")
     assert order(0, "a") != order(1, "a")
     assert order(0, "a") != order(0, "b")
+
+
+@pytest.mark.parametrize("factor", [1.0, 2.0])
+def test_enlarged_images_show_the_same_part_of_the_recording(tmp_path: Path, factor: float) -> None:
+    frames = make_frames(tmp_path, 1)
+    ramp = np.repeat(np.linspace(0, 250, 32).astype(np.uint8)[None, :, None], 24, 0).repeat(3, 2)
+    write_png(frames[0].left, ramp)
+    cropped = dataclasses.replace(FRAMES, scale=1.0, height=12, width=16)
+    image = ImageSet(frames, enlarge(cropped, factor), keep_in_memory=False)[0]
+    assert image.shape == (12 * factor, 16 * factor, 3)
+    middle = ramp[6:18, 8:24]
+    assert np.abs(image[0, [0, -1], 0].astype(int) - middle[0, [0, -1], 0]).max() <= 4

@@ -11,13 +11,16 @@ from torchmetrics.detection import PanopticQuality
 from gestalt.config.network import NetworkSettings
 from gestalt.config.training import GuidedSettings
 from gestalt.errors import ConfigError
+from gestalt.network.architecture import build_network
+from gestalt.network.checkpoint import NetworkCard, save_network
 from gestalt.network.merge import merge_panoptic
-from gestalt.network.panoptic_network import PanopticNetwork, build_network
+from gestalt.network.panoptic_network import PanopticNetwork
 from gestalt.network.test_time import predict_views
 from gestalt.panoptic import VOID, Vocabulary
 from gestalt.training.batch import images_to_tensor
 from gestalt.training.curve import mean_of_last, write_curve
 from gestalt.training.guided import GuidedBatches, drop_rule, train_guided
+from gestalt.training.parts import Parts
 from gestalt.training.sample import TrainingSample
 from tests.training.conftest import VOCABULARY
 
@@ -209,7 +212,7 @@ def test_the_loss_falls(
     assert mean_of_last(curve)["total"] < 0.7 * curve[0]["total"]
     write_curve(tmp_path / "curve.csv", curve)
     lines = (tmp_path / "curve.csv").read_text().splitlines()
-    assert lines[0] == "step,total,semantic,objectness,proposal_box,class,box,mask"
+    assert lines[0] == "step,total,semantic,objectness,proposal_box,class,box,mask,gradient_norm"
     assert len(lines) == 26
     assert lines[1].startswith("0,")
 
@@ -220,3 +223,67 @@ def test_a_drop_rule_that_leaves_no_negative_anchor_is_refused(guided_settings: 
         ConfigError, match=r"covers_anchors needs guided\.drop_loss\.unlabelled_share above 0"
     ):
         drop_rule(everywhere, "guided")
+
+
+def still(settings: GuidedSettings, **values: object) -> GuidedSettings:
+    """One step that changes no weight."""
+    optimiser = dataclasses.replace(settings.optimiser, learning_rate=0.0)
+    return dataclasses.replace(settings, steps=1, optimiser=optimiser, **values)
+
+
+def test_the_trunk_starts_from_a_backbone_file(
+    tmp_path: Path,
+    samples: list[TrainingSample],
+    network_settings: NetworkSettings,
+    guided_settings: GuidedSettings,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    torch.manual_seed(7)
+    trunk = build_network(network_settings, VOCABULARY).backbone.trunk
+    torch.save(trunk.state_dict(), tmp_path / "backbone.pth")
+    settings = still(guided_settings, initial_backbone=str(tmp_path / "backbone.pth"))
+    with caplog.at_level("INFO"):
+        network = train_guided(
+            samples, VOCABULARY, network_settings, settings, seed=0, device=CPU, cache_dir=tmp_path
+        ).network
+    learnt = dict(network.backbone.trunk.named_parameters())
+    assert all(torch.equal(learnt[name], weight) for name, weight in trunk.named_parameters())
+    assert f"{len(trunk.state_dict())} weights fit" in caplog.text
+
+
+def test_a_network_of_another_vocabulary_gives_all_but_its_outputs_per_class(
+    tmp_path: Path,
+    samples: list[TrainingSample],
+    network_settings: NetworkSettings,
+    guided_settings: GuidedSettings,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    torch.manual_seed(7)
+    other = Vocabulary(things=VOCABULARY.things[::-1], stuff=VOCABULARY.stuff)
+    given = build_network(network_settings, other)
+    save_network(tmp_path / "given", given, NetworkCard(network_settings, other, (64, 128)))
+    settings = still(guided_settings, initial_network=str(tmp_path / "given"))
+    with caplog.at_level("INFO"):
+        network = train_guided(
+            samples, VOCABULARY, network_settings, settings, seed=0, device=CPU, cache_dir=tmp_path
+        ).network
+    start = dict(given.named_parameters())
+    taken = {name for name, weight in network.named_parameters() if torch.equal(weight, start[name])}
+    assert "backbone.trunk.conv1.weight" in taken
+    assert "proposal_network.head.cls_logits.weight" in taken
+    assert "semantic_head.classify.weight" not in taken
+    assert "instance_heads.mask_head.classify.weight" not in taken
+    assert "weights are taken" in caplog.text
+    assert "outputs per class of another vocabulary" in caplog.text
+
+
+def test_chance_belongs_to_the_place_in_the_batch_and_not_to_the_process(
+    samples: list[TrainingSample], network: PanopticNetwork, guided_settings: GuidedSettings
+) -> None:
+    settings = dataclasses.replace(
+        quiet(guided_settings, batch_size=4), augmentation=guided_settings.augmentation
+    )
+    whole = GuidedBatches(samples, network, settings, 0, CPU).draw(3)
+    halves = [GuidedBatches(samples, network, settings, 0, CPU, Parts(4, 2)).draw(3, part) for part in (0, 1)]
+    assert torch.equal(torch.cat([half.images for half in halves]), whole.images)
+    assert [len(t.boxes) for half in halves for t in half.targets] == [len(t.boxes) for t in whole.targets]

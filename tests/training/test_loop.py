@@ -11,9 +11,12 @@ from gestalt.config.network import NetworkSettings
 from gestalt.config.presets import default_settings
 from gestalt.config.training import GuidedSettings
 from gestalt.errors import ConfigError, DataError
-from gestalt.network.panoptic_network import build_network
+from gestalt.network import panoptic_network
+from gestalt.network.architecture import build_network
+from gestalt.training.batch import TrainingBatch, collate
 from gestalt.training.guided import train_guided
-from gestalt.training.loop import learning_rate, make_optimiser
+from gestalt.training.loop import Training, learning_rate, make_optimiser, run_training
+from gestalt.training.parts import Parts
 from gestalt.training.sample import TrainingSample
 from tests.training.conftest import VOCABULARY
 
@@ -56,12 +59,12 @@ def test_a_loss_that_is_not_finite_stops_and_saves_the_batch(
 
     monkeypatch.setattr("gestalt.network.panoptic_network.semantic_loss", broken)
     with pytest.raises(
-        DataError, match=r"not finite at step 0 \(semantic nan.*lower guided\.optimiser"
+        DataError, match=r"the loss is not finite at step 0 \(.*semantic nan.*lower guided\.optimiser"
     ) as error:
         train_guided(
             samples, VOCABULARY, network_settings, guided_settings, seed=0, device=CPU, cache_dir=tmp_path
         )
-    (path,) = tmp_path.rglob("not_finite_000000.pt")
+    (path,) = tmp_path.rglob("not_finite_000000_0.pt")
     assert str(path) in str(error.value)
     saved = torch.load(path, weights_only=True)
     assert saved["images"].shape == (2, 3, 64, 128)
@@ -83,27 +86,185 @@ def test_half_precision_trains_with_finite_losses(
     assert {weight.dtype for weight in result.network.parameters()} == {torch.float32}
 
 
-def test_running_out_of_memory_says_what_to_lower(
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError(
+            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+        ),
+        MemoryError("Unable to allocate 3 GiB"),
+    ],
+    ids=["gpu", "cpu", "numpy"],
+)
+def test_running_out_of_memory_says_what_to_change(
+    tmp_path: Path,
+    samples: list[TrainingSample],
+    network_settings: NetworkSettings,
+    guided_settings: GuidedSettings,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+) -> None:
+    def full(*_: object) -> torch.Tensor:
+        raise error
+
+    monkeypatch.setattr("gestalt.network.panoptic_network.semantic_loss", full)
+    message = (
+        r"cpu ran out of memory at step 0 with 2 images at once; raise guided\.optimiser\.accumulate.* lower"
+    )
+    with pytest.raises(ConfigError, match=message):
+        train_guided(
+            samples, VOCABULARY, network_settings, guided_settings, seed=0, device=CPU, cache_dir=tmp_path
+        )
+
+
+def test_any_other_error_of_the_network_is_not_taken_for_a_lack_of_memory(
     tmp_path: Path,
     samples: list[TrainingSample],
     network_settings: NetworkSettings,
     guided_settings: GuidedSettings,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def full(*_: object) -> torch.Tensor:
-        raise torch.OutOfMemoryError("no")
+    def broken(*_: object) -> torch.Tensor:
+        raise RuntimeError("shapes differ")
 
-    monkeypatch.setattr("gestalt.network.panoptic_network.semantic_loss", full)
-    with pytest.raises(ConfigError, match=r"ran out of memory at step 0.*lower guided\.batch_size"):
+    monkeypatch.setattr("gestalt.network.panoptic_network.semantic_loss", broken)
+    with pytest.raises(RuntimeError, match="shapes differ"):
         train_guided(
             samples, VOCABULARY, network_settings, guided_settings, seed=0, device=CPU, cache_dir=tmp_path
         )
 
 
-def test_images_enter_the_network_between_zero_and_one(samples: list[TrainingSample]) -> None:
-    from gestalt.training.batch import images_to_tensor
+class _Explode(torch.autograd.Function):
+    """A loss that is finite and whose gradient is not."""
 
-    tensor = images_to_tensor([np.full((4, 6, 3), 255, np.uint8), np.zeros((4, 6, 3), np.uint8)])
-    assert tensor.shape == (2, 3, 4, 6)
-    assert tensor[0].min() == 1.0
-    assert tensor[1].max() == 0.0
+    @staticmethod
+    def forward(_: object, loss: torch.Tensor) -> torch.Tensor:
+        return loss.clone()
+
+    @staticmethod
+    def backward(_: object, gradient: torch.Tensor) -> torch.Tensor:
+        return gradient * float("inf")
+
+
+def test_a_gradient_that_is_not_finite_stops_before_it_reaches_a_weight(
+    tmp_path: Path,
+    samples: list[TrainingSample],
+    network_settings: NetworkSettings,
+    guided_settings: GuidedSettings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    original = panoptic_network.semantic_loss
+    monkeypatch.setattr(
+        "gestalt.network.panoptic_network.semantic_loss", lambda *a: _Explode.apply(original(*a))
+    )
+    steps = []
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda *_: steps.append(1))
+    with pytest.raises(DataError, match=r"gradients are not finite at step 0 \(.*gradient_norm (inf|nan)\)"):
+        train_guided(
+            samples, VOCABULARY, network_settings, guided_settings, seed=0, device=CPU, cache_dir=tmp_path
+        )
+    assert steps == []
+    assert len(list(tmp_path.rglob("not_finite_000000_0.pt"))) == 1
+
+
+def test_half_precision_learns_nearly_what_full_precision_learns(
+    tmp_path: Path,
+    samples: list[TrainingSample],
+    network_settings: NetworkSettings,
+    guided_settings: GuidedSettings,
+) -> None:
+    curves = {}
+    for mixed in (False, True):
+        optimiser = dataclasses.replace(guided_settings.optimiser, mixed_precision=mixed)
+        settings = dataclasses.replace(guided_settings, steps=3, optimiser=optimiser)
+        curves[mixed] = train_guided(
+            samples, VOCABULARY, network_settings, settings, seed=0, device=CPU, cache_dir=tmp_path
+        ).curve
+    for full, half in zip(curves[False], curves[True], strict=True):
+        assert half["total"] == pytest.approx(full["total"], rel=0.05)
+    assert curves[True] != curves[False]
+
+
+def repeated(samples: list[TrainingSample], n_images: int, accumulate: int) -> Training:
+    """One step over images that come twice, so that both halves of a batch have the means of the whole."""
+    batch = collate(samples[:n_images] * 2, 1)
+    size = len(batch.images) // accumulate
+    return Training(
+        name="guided", steps=1, seed=0, device=CPU,
+        settings=dataclasses.replace(default_settings("guided").optimiser, clip_norm=1e9),
+        drop=None, parts=Parts(len(batch.images), accumulate),
+        draw_batch=lambda _, part: TrainingBatch(
+            batch.images[part * size : (part + 1) * size], batch.targets[part * size : (part + 1) * size]
+        ),
+        after_step=lambda _: None, state=dict, folder=Path("nowhere"), checkpoint_every=10,
+    )  # fmt: skip
+
+
+def test_a_step_in_two_passes_has_the_gradients_of_the_whole_batch(
+    samples: list[TrainingSample], network_settings: NetworkSettings
+) -> None:
+    # Samplers that take everything there is leave nothing to chance.
+    everything = 10**6
+    settings = dataclasses.replace(
+        network_settings,
+        proposals=dataclasses.replace(network_settings.proposals, samples=everything),
+        instances=dataclasses.replace(network_settings.instances, samples=everything),
+    )
+    gradients, rows = [], []
+    for accumulate in (1, 2):
+        torch.manual_seed(0)
+        network = build_network(settings, VOCABULARY).train()
+        network.freeze_normalisation()
+        optimiser = torch.optim.SGD(network.parameters(), lr=0.0)
+        curve: list[dict[str, float]] = []
+        run_training(repeated(samples, 2, accumulate), network, optimiser, curve)
+        gradients.append({name: weight.grad for name, weight in network.named_parameters()})
+        rows += curve
+    for name, whole in gradients[0].items():
+        assert whole is not None, name
+        torch.testing.assert_close(gradients[1][name], whole, atol=1e-6, rtol=1e-4, msg=name)
+    assert rows[0] == pytest.approx(rows[1], abs=2e-5)
+
+
+def test_a_batch_without_any_object_is_a_step_like_any_other(
+    tmp_path: Path,
+    samples: list[TrainingSample],
+    network_settings: NetworkSettings,
+    guided_settings: GuidedSettings,
+) -> None:
+    empty = [
+        TrainingSample(
+            s.image, np.where(s.semantic == 0, 255, s.semantic).astype(np.uint8), s.instance * 0, ()
+        )
+        for s in samples
+    ]
+    settings = dataclasses.replace(guided_settings, steps=2)
+    result = train_guided(
+        empty, VOCABULARY, network_settings, settings, seed=0, device=CPU, cache_dir=tmp_path
+    )
+    for row in result.curve:
+        assert row["mask"] == row["box"] == row["proposal_box"] == 0
+        assert row["class"] == pytest.approx(0, abs=2)
+        assert row["semantic"] > 0
+        assert np.isfinite(row["gradient_norm"])
+
+
+def test_pictures_come_every_so_many_steps(
+    tmp_path: Path,
+    samples: list[TrainingSample],
+    network_settings: NetworkSettings,
+    guided_settings: GuidedSettings,
+) -> None:
+    seen = {}
+    settings = dataclasses.replace(guided_settings, steps=5, picture_every=2)
+    shown = train_guided(
+        samples, VOCABULARY, network_settings, settings,
+        seed=0, device=CPU, cache_dir=tmp_path / "a", show=seen.__setitem__,
+    )  # fmt: skip
+    assert list(seen) == [1, 3]
+    assert all(picture.dtype == np.uint8 and picture.shape[0] == 2 * 64 + 4 for picture in seen.values())
+    plain = train_guided(
+        samples, VOCABULARY, network_settings, settings, seed=0, device=CPU, cache_dir=tmp_path / "b"
+    )
+    assert shown.curve == plain.curve

@@ -11,7 +11,7 @@ from gestalt.config.network import NetworkSettings
 from gestalt.config.training import GuidedSettings, SelfTrainingSettings
 from gestalt.data.training_state import STATE_FILE, forget_state, load_state, save_state
 from gestalt.errors import DataError
-from gestalt.network.panoptic_network import build_network
+from gestalt.network.architecture import build_network
 from gestalt.training.guided import TrainingResult, train_guided
 from gestalt.training.resume import state_folder
 from gestalt.training.sample import TrainingSample

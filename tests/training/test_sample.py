@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from gestalt.errors import DataError
+from gestalt.network.records import ImageTarget
 from gestalt.panoptic import VOID, Vocabulary
-from gestalt.training.sample import TrainingSample, mask_box, sample_from_pseudo_label, sample_to_target
+from gestalt.training.batch import collate
+from gestalt.training.sample import TrainingSample, mask_box, sample_from_pseudo_label
 
 VOCABULARY = Vocabulary(things=(3, 1), stuff=(0, 2))
 
@@ -14,6 +16,11 @@ def label(semantic: list[list[int]], instance: list[list[int]], *, ignore: bool 
     maps = np.array(semantic, np.uint8), np.array(instance, np.uint16)
     image = np.zeros((*maps[0].shape, 3), np.uint8)
     return sample_from_pseudo_label(image, *maps, VOCABULARY, ignore_uncovered_things=ignore, name="frame")
+
+
+def sample_to_target(sample: TrainingSample, min_object_px: int) -> ImageTarget:
+    (target,) = collate([sample], min_object_px).targets
+    return target
 
 
 def test_things_become_zero_and_stuff_its_place_in_the_order() -> None:

@@ -11,7 +11,8 @@ import torch
 from gestalt.config.network import NetworkSettings
 from gestalt.config.presets import default_settings
 from gestalt.config.training import SelfTrainingSettings
-from gestalt.network.panoptic_network import PanopticNetwork, build_network
+from gestalt.network.architecture import build_network
+from gestalt.network.panoptic_network import PanopticNetwork
 from gestalt.network.records import Detections, Prediction
 from gestalt.panoptic import VOID
 from gestalt.training.self_labels import confident_semantics, self_label

@@ -15,6 +15,7 @@ import pytest
 import stages.guided
 import stages.predict
 import stages.self_training
+import stages.training
 from gestalt.config.network import NetworkSettings
 from gestalt.config.presets import default_settings
 from gestalt.config.training import GuidedSettings, SelfTrainingSettings
@@ -62,7 +63,7 @@ def label_frame(frame: StereoFrame) -> FrameResult:
 
 @contextlib.contextmanager
 def quiet_run(*_: object, **__: object) -> Iterator[SimpleNamespace]:
-    yield SimpleNamespace(log=lambda *_: None)
+    yield SimpleNamespace(log=lambda *_: None, log_file=lambda *_: None)
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ def frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[StereoFrame]
     VOCABULARY.save(Path("data/vocabulary.json"))
     for module in (stages.guided, stages.self_training):
         monkeypatch.setattr(module, "read_manifest", lambda _: found)
-        monkeypatch.setattr(module, "stage_run", quiet_run)
+    monkeypatch.setattr(stages.training, "stage_run", quiet_run)
     return found
 
 
@@ -96,8 +97,8 @@ def stage(
         frames=default_settings("frames", scale=1.0, height=0, width=0),
         predict=default_settings("predict"),
         network=network_settings,
-        guided=dataclasses.replace(guided_settings, steps=2),
-        self_training=dataclasses.replace(self_training_settings, steps=2),
+        guided=dataclasses.replace(guided_settings, steps=2, picture_every=1),
+        self_training=dataclasses.replace(self_training_settings, steps=2, picture_every=2),
         runtime=default_settings("runtime", device="cpu", threads=1),
     )
     return Stage("guided", "", params)
@@ -123,6 +124,12 @@ def test_labels_become_two_networks_and_their_predictions(
     assert set(first["sources"]) == {"pseudo_labels/day"}
     assert set(second["sources"]) == {"guided"}
     assert not list(Path(".cache").rglob("state.pt"))
+    pictures = sorted(
+        path.relative_to("reports/training").as_posix() for path in Path("reports/training").rglob("*")
+    )
+    assert [name for name in pictures if name.endswith(".png")] == [
+        "guided/000001.png", "guided/000002.png", "self_training/000002.png",
+    ]  # fmt: skip
 
     truth = [GroundTruthFrame(frame.frame_id, frame.left, frame.left, unreadable) for frame in frames]
     monkeypatch.setattr(stages.predict, "find_ground_truth", lambda _: truth)

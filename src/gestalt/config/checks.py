@@ -1,4 +1,4 @@
-"""What neither the type nor the range of a key can say: names of files, lengths of lists, keys that must agree."""
+"""What neither the type nor the range of a key can say: names of files, keys that must agree."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import re
 from pathlib import Path
 
 from gestalt.config.groups import option_names, option_values
+from gestalt.config.network import check_network
 from gestalt.config.params import Params
 from gestalt.errors import ConfigError
 
 PROTOCOLS = Path(__file__).parents[1] / "evaluation" / "protocols"
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
-# What the network is built of, which checks it too: the strides of its levels, and the most stages of its cascade.
-STRIDES, MAX_CASCADE = (4, 8, 16, 32), 3
 
 
 def check_consistency(params: Params) -> None:
@@ -22,7 +21,7 @@ def check_consistency(params: Params) -> None:
         ConfigError: With the key's full path, what is allowed and the value found.
     """
     _check_protocols(params)
-    _check_lengths(params)
+    check_network(params.network)
     _check_fit_batches(params)
     if not DEVICE.fullmatch(params.runtime.device):
         raise ConfigError(f"runtime.device must be auto, cpu, cuda or cuda:N. Got: {params.runtime.device!r}")
@@ -41,24 +40,6 @@ def _check_protocols(params: Params) -> None:
                     f"{key} must name files in src/gestalt/evaluation/protocols: {', '.join(known)}. "
                     f"Got: {protocol!r}"
                 )
-
-
-def _check_lengths(params: Params) -> None:
-    network = params.network
-    for key, values in (
-        ("stage_channels", network.stage_channels),
-        ("stage_blocks", network.stage_blocks),
-        ("proposals.anchor_sizes_px", network.proposals.anchor_sizes_px),
-    ):
-        if len(values) != len(STRIDES):
-            raise ConfigError(
-                f"network.{key} must have {len(STRIDES)} values, one per stride {STRIDES}. Got: {values}"
-            )
-    cascade = network.instances.cascade_ious
-    if not 1 <= len(cascade) <= MAX_CASCADE:
-        raise ConfigError(
-            f"network.instances.cascade_ious must have 1 to {MAX_CASCADE} values. Got: {cascade}"
-        )
 
 
 def _check_fit_batches(params: Params) -> None:

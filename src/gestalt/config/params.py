@@ -9,6 +9,7 @@ from gestalt.config.codes import CodeSettings
 from gestalt.config.distillation import DistillationSettings
 from gestalt.config.evaluate import EvaluateSettings, LabelQualitySettings
 from gestalt.config.features import FeatureSettings
+from gestalt.config.finetune import FinetuneSettings
 from gestalt.config.frames import FrameSettings, ManifestSettings
 from gestalt.config.motion import MotionSettings
 from gestalt.config.network import NetworkSettings, PredictSettings
@@ -19,6 +20,7 @@ from gestalt.config.runtime import RuntimeSettings
 from gestalt.config.scenes import BenchmarkSceneSettings, SceneSettings
 from gestalt.config.schema import section, setting
 from gestalt.config.semantics import SemanticsSettings
+from gestalt.config.tracks import TrackSettings
 from gestalt.config.training import GuidedSettings, SelfTrainingSettings
 
 
@@ -64,7 +66,11 @@ class Params:
     network: NetworkSettings = section(NetworkSettings, "the panoptic network")
     guided: GuidedSettings = section(GuidedSettings, "training on pseudo-labels")
     self_training: SelfTrainingSettings = section(SelfTrainingSettings, "training on own predictions")
+    finetune: FinetuneSettings = section(
+        FinetuneSettings, "fine-tuning on few images that people labelled: a command, no part of the pipeline"
+    )
     predict: PredictSettings = section(PredictSettings, "inference")
+    tracks: TrackSettings = section(TrackSettings, "ids of objects over the frames of a video")
     evaluate: EvaluateSettings = section(EvaluateSettings, "evaluation")
     label_quality: LabelQualitySettings = section(LabelQualitySettings, "pseudo-labels against truth")
     report: ReportSettings = section(ReportSettings, "the report page")

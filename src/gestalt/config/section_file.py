@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,6 +45,23 @@ def read_section(path: Path, kind: type[Any], name: str, overrides: Sequence[str
     for override in overrides:
         _override(values, name, override)
     return fill(kind, values, name)
+
+
+def replace_values(settings: Any, name: str, overrides: Sequence[str]) -> Any:
+    """A section with a few other values.
+
+    Args:
+        settings: Dataclass of the section.
+        name: Of the section, for messages.
+        overrides: ``key=value`` or ``section.key=value`` below ``name``.
+
+    Raises:
+        ConfigError: A key is unknown, or a value is of the wrong type or out of range.
+    """
+    values = dataclasses.asdict(settings)
+    for override in overrides:
+        _override(values, name, override)
+    return fill(type(settings), values, name)
 
 
 def _override(values: dict[str, Any], name: str, override: str) -> None:

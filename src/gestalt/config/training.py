@@ -19,6 +19,9 @@ class OptimiserSettings:
     )
     clip_norm: float = setting("global gradient norm is clipped here; CUPS: 1", low=0)
     mixed_precision: bool = setting("bfloat16 autocast of the forward pass; CUPS: true")
+    accumulate: int = setting(
+        "passes of each process in which a step takes its images; more need less memory", low=1
+    )
 
 
 @dataclass(frozen=True)
@@ -37,16 +40,32 @@ class PhotometricSettings:
 
 
 @dataclass(frozen=True)
-class AugmentationSettings:
-    """Geometry and photometry, in the order crop, copy-paste, resolution, photometry."""
+class SharedAugmentationSettings:
+    """What both trainings do to images beside cropping."""
 
     flip_prob: float = setting("chance of mirroring", low=0, high=1)
-    crop_area_low: float = setting("smallest share of the image area that a crop keeps", low=0.01, high=1)
-    crop_area_high: float = setting("largest share", low=0.01, high=1)
     jitter_heights_px: list[int] = setting(
         "one of these heights for the whole batch; the width keeps the images' own aspect", low=32
     )
     photometric: PhotometricSettings = section(PhotometricSettings, "colour and sharpness")
+
+
+@dataclass(frozen=True)
+class AugmentationSettings(SharedAugmentationSettings):
+    """Geometry and photometry, in the order crop, copy-paste, resolution, photometry."""
+
+    crop_area_low: float = setting("smallest share of the image area that a crop keeps", low=0.01, high=1)
+    crop_area_high: float = setting("largest share", low=0.01, high=1)
+
+
+@dataclass(frozen=True)
+class SelfAugmentationSettings(SharedAugmentationSettings):
+    """Photometry and geometry, in the order copy-paste, photometry, crop, resolution."""
+
+    crop_height_low: float = setting(
+        "smallest share of the image height that a crop keeps; CUPS: 0.5", low=0.01, high=1
+    )
+    crop_height_high: float = setting("largest share; the crop has the images' own aspect", low=0.01, high=1)
 
 
 @dataclass(frozen=True)
@@ -93,13 +112,17 @@ class GuidedSettings:
     """Training on pseudo-labels."""
 
     steps: int = setting("optimiser steps; CUPS: 4000 in the paper, 8000 released", low=1)
-    batch_size: int = setting("images per step", low=1)
+    batch_size: int = setting("images per step, over all processes and passes; CUPS: 64", low=1)
     ignore_uncovered_things: bool = setting(
         "thing pixels without an instance are void in the semantic target (paper) instead of thing (released)"
     )
     min_object_px: int = setting("targets with fewer pixels are left out; CUPS: 5", low=1)
     keep_in_memory: bool = setting("keep decoded images and labels as uint8 in memory")
     checkpoint_every: int = setting("steps between resumable checkpoints", low=1)
+    picture_every: int = setting("steps between pictures of targets and predictions; 0 for none", low=0)
+    initial_backbone: str = setting(
+        "file or folder of a self-supervised trunk to start from; empty starts from random"
+    )
     initial_network: str = setting("folder of a trained network to start from; empty starts from random")
     optimiser: OptimiserSettings = section(OptimiserSettings, "AdamW and its schedule")
     augmentation: AugmentationSettings = section(AugmentationSettings, "geometry and photometry")
@@ -113,7 +136,12 @@ class SelfTrainingSettings:
 
     steps: int = setting("optimiser steps over all rounds; 0 hands the guided network on", low=0)
     rounds: int = setting("equal parts of the steps; each raises the instance confidence", low=1)
-    batch_size: int = setting("images per step", low=1)
+    batch_size: int = setting("images per step, over all processes and passes; CUPS: 64", low=1)
+    image_scale: float = setting(
+        "images are this many times as large as section frames makes them; CUPS: 1.6 (1024x2048)",
+        low=0.1,
+        high=4,
+    )
     ema_decay: float = setting("share of the teacher that a step keeps; CUPS: 0.999", low=0, high=1)
     view_scales: list[float] = setting("scales of the teacher's views, relative to the images", low=0.01)
     view_flip: bool = setting("each view also mirrored")
@@ -132,7 +160,8 @@ class SelfTrainingSettings:
     min_object_px: int = setting("targets with fewer pixels are left out", low=1)
     keep_in_memory: bool = setting("keep decoded images as uint8 in memory")
     checkpoint_every: int = setting("steps between resumable checkpoints", low=1)
+    picture_every: int = setting("steps between pictures of self-labels and predictions; 0 for none", low=0)
     optimiser: OptimiserSettings = section(OptimiserSettings, "AdamW and its schedule")
-    augmentation: AugmentationSettings = section(AugmentationSettings, "geometry and photometry")
+    augmentation: SelfAugmentationSettings = section(SelfAugmentationSettings, "photometry and geometry")
     copy_paste: PasteSettings = section(PasteSettings, "pasting of the batch's own labels")
     drop_loss: DropLossSettings = section(DropLossSettings, "DropLoss; CUPS has none in this training")

@@ -37,13 +37,24 @@ def read_image(path: Path) -> UInt8Array:
     Raises:
         DataError: The file is missing, cut short or not an image.
     """
-    content = read_file(path)
-    _check_end(content, path)
+    return decode_image(read_file(path), str(path))
+
+
+def decode_image(content: bytes, name: str) -> UInt8Array:
+    """What ``read_image`` makes of a file's bytes; ``name`` is for messages.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        DataError: The bytes are cut short or no image.
+    """
+    _check_end(content, name)
     image = cv2.imdecode(
         np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     )
     if image is None:
-        raise DataError(f"unreadable image: {path} cannot be decoded; fetch or export it again")
+        raise DataError(f"unreadable image: {name} cannot be decoded; fetch or export it again")
     return np.asarray(image, np.uint8)
 
 

@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gestalt.data.atomic_files import explain_full_disk, write_bytes
+from gestalt.data.code_version import code_version
 from gestalt.data.records import check_frame_id
 from gestalt.data.shard_task import (
     ARCHIVE_FILE,
@@ -49,7 +49,6 @@ __all__ = ["FrameResult", "RunSummary", "partition", "run_sharded"]
 
 logger = logging.getLogger(__name__)
 
-PACKAGE = Path(__file__).parents[1]
 KEY_LENGTH = 16
 SHOWN_REASONS = 5
 
@@ -178,16 +177,6 @@ def run_key(items: Sequence[HasFrameId], key: Mapping[str, Any], shard_size: int
             except OSError:
                 digest.update(f"{path} missing".encode())
     return digest.hexdigest()[:KEY_LENGTH]
-
-
-@cache
-def code_version() -> str:
-    """SHA-256 over the source files of this package."""
-    digest = hashlib.sha256()
-    for path in sorted(PACKAGE.rglob("*.py")):
-        digest.update(path.relative_to(PACKAGE).as_posix().encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 def _process_shards(

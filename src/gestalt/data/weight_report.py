@@ -46,7 +46,11 @@ class WeightReport:
 
 def compare_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> WeightReport:
     """Names and shapes of weights against those of a network."""
-    own = network.state_dict()
+    return compare_tensors(network.state_dict(), weights)
+
+
+def compare_tensors(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> WeightReport:
+    """Names and shapes of weights against those that are ``own``."""
     common = [name for name in own if name in weights]
     misshapen = [name for name in common if own[name].shape != weights[name].shape]
     return WeightReport(

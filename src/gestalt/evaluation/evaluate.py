@@ -21,7 +21,12 @@ from gestalt.evaluation.intersections import (
     void_predictions_without_instance,
     void_small_objects,
 )
-from gestalt.evaluation.matching import Assignment, confusion_matrix, match_pseudo_classes
+from gestalt.evaluation.matching import (
+    Assignment,
+    confusion_matrix,
+    known_classes,
+    match_pseudo_classes,
+)
 from gestalt.evaluation.panoptic_quality import PanopticQuality, panoptic_quality
 from gestalt.evaluation.protocols import Protocol
 from gestalt.evaluation.semantic import SemanticQuality, semantic_quality
@@ -130,6 +135,7 @@ def evaluate_folder(
     stuff: Sequence[int],
     label: str,
     clusters: Sequence[int] = (),
+    classes: Sequence[int] = (),
     void_unseparated_things: bool = False,
 ) -> Evaluation:
     """Evaluate the maps ``semantic`` and ``instance`` of a shard folder.
@@ -142,6 +148,7 @@ def evaluate_folder(
         stuff: Pseudo-classes that are stuff.
         label: Name of the work in the progress bar and in messages.
         clusters: The cluster that each pseudo-class is, for reports; its own number when empty.
+        classes: The class that each pseudo-class is, where a network learnt classes; matched when empty.
         void_unseparated_things: For panoptic quality, thing pixels without an instance are void
             (pseudo-labels: nobody separated them, and training ignores them) instead of one segment per
             pseudo-class.
@@ -160,6 +167,7 @@ def evaluate_folder(
         stuff=stuff,
         coverage=coverage,
         clusters=clusters,
+        classes=classes,
         void_unseparated_things=void_unseparated_things,
     )
 
@@ -235,6 +243,7 @@ def evaluate_table(
     stuff: Sequence[int],
     coverage: Coverage | None = None,
     clusters: Sequence[int] = (),
+    classes: Sequence[int] = (),
     void_unseparated_things: bool = False,
 ) -> Evaluation:
     """Every metric of the protocol from an intersection table; see ``evaluate_folder``."""
@@ -247,10 +256,13 @@ def evaluate_table(
     stuff_classes = [class_id for class_id in space.stuff_ids if class_id not in ignored]
     jointly = [([*stuff, *things], [*stuff_classes, *thing_classes])]
     apart = [(stuff, stuff_classes), (things, thing_classes)]
-    assignment = match_pseudo_classes(
-        confusion, apart if protocol.matching == "apart" else jointly, protocol.left_over
-    )
-    joint_assignment = match_pseudo_classes(confusion, jointly, protocol.left_over)
+    if classes:
+        assignment = joint_assignment = known_classes(confusion, classes)
+    else:
+        assignment = match_pseudo_classes(
+            confusion, apart if protocol.matching == "apart" else jointly, protocol.left_over
+        )
+        joint_assignment = match_pseudo_classes(confusion, jointly, protocol.left_over)
     segments = void_predictions_without_instance(table, things) if void_unseparated_things else table
     matched = relabel_predictions(segments, assignment.class_of, space.thing_ids)
     tables = {"segment": matched, "crowd": mark_groups_as_crowd(matched, space.thing_ids)}

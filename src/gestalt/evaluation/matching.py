@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
-from gestalt.errors import ConfigError
+from gestalt.errors import ConfigError, DataError
 from gestalt.evaluation.intersections import IntersectionTable
 from gestalt.panoptic import VOID, LabelSpace
 
@@ -26,7 +26,8 @@ class Assignment:
 
     Attributes:
         class_of: Class id per pseudo-class, 255 for none.
-        found_by: Per pseudo-class ``hungarian``, ``largest`` (a left-over: the class with its largest count),
+        found_by: Per pseudo-class ``known`` (the network learnt classes), ``hungarian``, ``largest`` (a
+            left-over: the class with its largest count),
             ``frequent`` (a left-over without a pixel on any class of its kind: the most frequent one) or
             ``none`` (void).
         n_pixels: Pixels that the pseudo-class shares with its class.
@@ -124,3 +125,22 @@ def match_pseudo_classes(
         int(confusion[row, class_id]) if class_id != VOID else 0 for row, class_id in enumerate(class_of)
     ]
     return Assignment(tuple(class_of), tuple(found_by), tuple(shared))
+
+
+def known_classes(confusion: IntArray, classes: Sequence[int]) -> Assignment:
+    """The assignment of a network that learnt classes: nothing is matched.
+
+    Args:
+        confusion: (P, C) shared pixels.
+        classes: Class id per row of ``confusion``.
+
+    Raises:
+        DataError: They are not as many as the rows, or an id is outside 0..C-1.
+    """
+    if len(classes) != confusion.shape[0] or not all(0 <= entry < confusion.shape[1] for entry in classes):
+        raise DataError(
+            f"each of {confusion.shape[0]} outputs needs a class 0..{confusion.shape[1] - 1}. Got: {list(classes)}; "
+            "the network learnt other classes than those of the protocol"
+        )
+    shared = [int(confusion[row, class_id]) for row, class_id in enumerate(classes)]
+    return Assignment(tuple(classes), ("known",) * len(classes), tuple(shared))

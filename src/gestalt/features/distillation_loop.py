@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from gestalt.data.curve import DIGITS, RunningMeans
+from gestalt.data.ranks import Ranks
 from gestalt.data.training_state import load_state, save_state, state_folder
 from gestalt.errors import ConfigError, DataError
 from gestalt.features.dense import normalise
@@ -38,7 +39,6 @@ from gestalt.features.distillation import (
 )
 from gestalt.features.distillation_monitors import MEASURES, NAME, check_curve, measure
 from gestalt.features.multi_crop import GLOBAL_VIEWS, Views, crop_frames, draw_views, overlap_places
-from gestalt.features.ranks import Ranks
 from gestalt.features.training_images import TrainingImages
 from gestalt.features.view_colours import ColourTable, change_view_colours, draw_colours
 from gestalt.features.vit import VisionTransformer

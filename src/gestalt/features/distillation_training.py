@@ -23,13 +23,13 @@ from torch.nn import functional
 from gestalt.config.section_file import read_section
 from gestalt.data.atomic_files import written_aside
 from gestalt.data.curve import mean_of_rows, write_rows
+from gestalt.data.ranks import joined
 from gestalt.data.training_command import run_training, training_parser
 from gestalt.data.training_state import forget_state
 from gestalt.errors import DataError
 from gestalt.features.dense import save_features
 from gestalt.features.distillation_loop import COLUMNS, CurveRow, TrainedBackbone, train_features
 from gestalt.features.distillation_monitors import NAME, same_sequence_share
-from gestalt.features.ranks import joined
 from gestalt.features.training_images import TrainingImages, read_images
 from gestalt.features.vit import VitLayout
 from gestalt.features.vit_features import VitFeatures

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gestalt.data.atomic_files import explain_full_disk
+from gestalt.data.weight_files import hash_file
 from gestalt.errors import ConfigError, DataError
-from gestalt.features.backbone_files import hash_file
 from gestalt.features.backbones import read_backbone
 from gestalt.features.catalogue import PublishedBackbone
 from gestalt.features.dense import save_features

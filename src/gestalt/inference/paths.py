@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import itertools
-import json
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any
 
-import cv2
-import numpy as np
 import torch
 
 from gestalt.config.network import PredictSettings
-from gestalt.data.atomic_files import write_bytes
-from gestalt.data.images import IMAGE_SUFFIXES, read_image, write_png
+from gestalt.config.presets import default_settings
+from gestalt.config.tracks import TrackSettings
+from gestalt.data.images import IMAGE_SUFFIXES, read_image
 from gestalt.errors import DataError
-from gestalt.inference.overlay import class_colours, class_names, draw_overlay
-from gestalt.inference.predictor import PanopticPrediction, Predictor
-from gestalt.network.checkpoint import NetworkCard
-from gestalt.panoptic import UInt8Array, ids_to_rgb, segment_ids, segments_info
+from gestalt.inference.formats import USUAL_FORMS, Series, check_forms, open_forms
+from gestalt.inference.predictor import Predictor
+from gestalt.inference.tracks import Tracker
+from gestalt.inference.video import VIDEO_SUFFIXES, Video, open_video
+from gestalt.panoptic import UInt8Array
 from gestalt.runtime import progress
-
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
-PREDICTIONS = "predictions.json"
-
-# Digits of scores in JSON.
-SCORE_DIGITS = 4
 
 
 @dataclass(frozen=True)
@@ -39,11 +30,13 @@ class PathSummary:
         n_images: Pictures or video frames with a prediction.
         failed: File name and reason of each picture that could not be read.
         out: Folder with the results.
+        n_tracks: Objects that were followed over the frames; None where nothing was linked.
     """
 
     n_images: int
     failed: tuple[tuple[str, str], ...]
     out: Path
+    n_tracks: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +54,21 @@ class _Picture:
     reason: str = ""
 
 
+@dataclass(frozen=True, eq=False)
+class _Pictures:
+    """All pictures at a path, read one by one.
+
+    Attributes:
+        pictures: In their order.
+        total: How many; None when nobody knows.
+        frame_rate_hz: Frames per second of a video, otherwise None.
+    """
+
+    pictures: Iterator[_Picture]
+    total: int | None
+    frame_rate_hz: float | None
+
+
 def predict_path(
     source: Path,
     network: Path,
@@ -68,65 +76,63 @@ def predict_path(
     *,
     settings: PredictSettings | None = None,
     device: torch.device | None = None,
+    forms: Sequence[str] = USUAL_FORMS,
+    is_video: bool | None = None,
+    tracks: TrackSettings | None = None,
 ) -> PathSummary:
     """Predict every picture at ``source`` and write what a person and a program want to see.
 
     Memory does not grow with the number of pictures. A picture that cannot be read is listed with its reason
-    and the rest goes on.
+    and the rest goes on. Objects of a video keep their instance ids, and a colour each, from frame to frame.
 
     Args:
-        source: A PNG or JPEG, a folder of them, or a video.
+        source: A PNG or JPEG, a folder of them, or a video. Grey is repeated, alpha dropped, 16 bits become 8.
         network: Network folder.
-        out: Results: per picture ``<name>_panoptic.png`` (COCO panoptic colours) and ``<name>_overlay.png``,
-            for a video ``<name>_overlay.mp4`` instead of the latter; ``predictions.json`` in COCO panoptic
-            form with a score per segment.
+        out: Results, see ``formats``: by default per picture ``<name>_panoptic.png`` (COCO panoptic colours) and
+            ``<name>_overlay.png``, for a video file ``<name>_overlay.mp4`` instead of the latter, and
+            ``predictions.json`` in COCO panoptic form with a score per segment.
         settings: Section ``predict``; the embedded preset when None.
         device: A GPU where there is one when None.
+        forms: Names of ``formats.FORMS``.
+        is_video: Whether objects are linked over the pictures, which follow each other by name; None does so for
+            video files only.
+        tracks: Section ``tracks``; the embedded preset when None.
 
     Raises:
+        ConfigError: A form is unknown, or the device has too little memory.
         DataError: ``source`` is missing, of an unknown kind or has no readable picture; the network is
-            broken.
+            broken; ``out`` cannot be written.
     """
-    is_video = source.suffix.lower() in VIDEO_SUFFIXES
-    files = [] if is_video else find_pictures(source)
+    check_forms(forms)
+    is_file = source.suffix.lower() in VIDEO_SUFFIXES
+    files = [] if is_file else find_pictures(source)
     predictor = Predictor.load(network, device, settings)
-    colours = class_colours(predictor.card)
-    out.mkdir(parents=True, exist_ok=True)
-    pictures, total, frame_rate_hz = _open(source, files, is_video)
-    annotations: list[dict[str, Any]] = []
-    failed: list[tuple[str, str]] = []
-    with _OverlayVideo(out / f"{source.stem}_overlay.mp4", frame_rate_hz) as video:
-        shown = progress(pictures, label="predict", total=total, unit="image")
+    found = _open_video(source) if is_file else _Pictures((_read(path) for path in files), len(files), None)
+    _make_writable(out)
+    tracker = None
+    if is_file if is_video is None else is_video:
+        tracker = Tracker(tracks or default_settings("tracks"))
+    series = Series(source.stem, out, predictor.card, found.frame_rate_hz, tracker is not None)
+    n_images, failed = 0, []
+    with open_forms(forms, series) as writers:
+        shown = progress(found.pictures, label="predict", total=found.total, unit="image")
         for batch in _batches(shown, predictor.batch_size):
             readable = [(entry.name, entry.image) for entry in batch if entry.image is not None]
-            failed += [(entry.name, entry.reason) for entry in batch if entry.image is None]
-            if not readable:
-                continue
-            predictions = predictor.predict_batch([image for _, image in readable])
+            for entry in batch:
+                if entry.image is None:
+                    failed.append((entry.name, entry.reason))
+                    for writer in writers:
+                        writer.miss(entry.name, entry.reason)
+            predictions = predictor.predict_batch([image for _, image in readable]) if readable else []
             for (name, image), prediction in zip(readable, predictions, strict=True):
-                overlay = draw_overlay(image, prediction.panoptic, colours)
-                if is_video:
-                    video.add(overlay)
-                else:
-                    write_png(out / f"{name}_overlay.png", overlay)
-                write_png(out / f"{name}_panoptic.png", ids_to_rgb(segment_ids(prediction.panoptic)))
-                annotations.append(_annotation(name, prediction, predictor.card))
-    if not annotations:
-        reason = failed[0][1] if failed else "it has no frame"
-        raise DataError(f"nothing in {source} could be predicted: {reason}")
-    content = {
-        "categories": _categories(predictor.card, colours),
-        "images": [
-            {"id": entry["image_id"], "height": entry["height"], "width": entry["width"]}
-            for entry in annotations
-        ],
-        "annotations": [
-            {key: entry[key] for key in ("image_id", "file_name", "segments_info")} for entry in annotations
-        ],
-        "failed": [{"file_name": name, "reason": reason} for name, reason in failed],
-    }
-    write_bytes(out / PREDICTIONS, (json.dumps(content, indent=1) + "\n").encode())
-    return PathSummary(len(annotations), tuple(failed), out)
+                linked = prediction if tracker is None else tracker.follow(prediction)
+                for writer in writers:
+                    writer.add(name, image, linked)
+            n_images += len(readable)
+        if not n_images:
+            reason = failed[0][1] if failed else "it has no frame"
+            raise DataError(f"nothing in {source} could be predicted: {reason}")
+    return PathSummary(n_images, tuple(failed), out, None if tracker is None else tracker.n_tracks)
 
 
 def find_pictures(source: Path) -> list[Path]:
@@ -156,18 +162,30 @@ def find_pictures(source: Path) -> list[Path]:
     return found
 
 
-def _open(
-    source: Path, files: Sequence[Path], is_video: bool
-) -> tuple[Iterator[_Picture], int | None, float]:
-    if not is_video:
-        return (_read(path) for path in files), len(files), 0.0
-    if not source.exists():
-        raise DataError(f"{source} does not exist; give an image, a folder of images or a video")
-    capture = cv2.VideoCapture(str(source))
-    if not capture.isOpened():
-        raise DataError(f"{source} cannot be opened as a video; convert it, for example to H.264 in .mp4")
-    n_frames = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-    return _frames(capture, source.stem), n_frames or None, float(capture.get(cv2.CAP_PROP_FPS)) or 25.0
+def _make_writable(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
+    except OSError as error:
+        raise DataError(
+            f"{out} cannot be written ({error.strerror}); choose another folder with --out"
+        ) from error
+
+
+def _open_video(source: Path) -> _Pictures:
+    video = open_video(source)
+    return _Pictures(_name_frames(video, source), video.n_frames, video.frame_rate_hz)
+
+
+def _name_frames(video: Video, source: Path) -> Iterator[_Picture]:
+    """The frames, and at the end whether the file was shorter than it says."""
+    n_read = 0
+    for frame in video.frames:
+        yield _Picture(f"{source.stem}_{n_read:06d}", frame)
+        n_read += 1
+    if n_missing := video.missing_frames(n_read):
+        reason = f"ends after {n_read} frames, {n_missing} less than it says; it is cut short or damaged"
+        yield _Picture(source.name, None, reason)
 
 
 def _read(path: Path) -> _Picture:
@@ -177,19 +195,7 @@ def _read(path: Path) -> _Picture:
         return _Picture(path.name, None, str(error))
 
 
-def _frames(capture: cv2.VideoCapture, stem: str) -> Iterator[_Picture]:
-    try:
-        for number in itertools.count():
-            is_read, frame = capture.read()
-            if not is_read:
-                return
-            rgb = np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8)
-            yield _Picture(f"{stem}_{number:06d}", rgb)
-    finally:
-        capture.release()
-
-
-def _batches(pictures: Iterator[_Picture] | Any, batch_size: int) -> Iterator[list[_Picture]]:
+def _batches(pictures: Iterable[_Picture], batch_size: int) -> Iterator[list[_Picture]]:
     """Neighbours of one size together, at most ``batch_size`` of them; unreadable pictures go with anyone."""
     batch: list[_Picture] = []
     size: tuple[int, ...] | None = None
@@ -199,57 +205,6 @@ def _batches(pictures: Iterator[_Picture] | Any, batch_size: int) -> Iterator[li
             yield batch
             batch, size = [], None
         batch.append(picture)
-        size = own
+        size = size if picture.image is None else picture.image.shape
     if batch:
         yield batch
-
-
-def _annotation(name: str, prediction: PanopticPrediction, card: NetworkCard) -> dict[str, Any]:
-    height, width = prediction.panoptic.size
-    scores = {(entry.unified_class, entry.instance): entry.score for entry in prediction.segments}
-    segments = segments_info(prediction.panoptic, card.vocabulary.unified_things)
-    for segment in segments:
-        instance = (segment["id"] - 1) // 256
-        segment["score"] = round(scores[segment["category_id"], instance], SCORE_DIGITS)
-    return {
-        "image_id": name,
-        "file_name": f"{name}_panoptic.png",
-        "segments_info": segments,
-        "height": height,
-        "width": width,
-    }
-
-
-def _categories(card: NetworkCard, colours: UInt8Array) -> list[dict[str, Any]]:
-    things = set(card.vocabulary.unified_things)
-    return [
-        {"id": number, "name": name, "isthing": int(number in things), "color": colours[number].tolist()}
-        for number, name in enumerate(class_names(card))
-    ]
-
-
-class _OverlayVideo:
-    """Writes a video from its first frame on; without a frame there is no file."""
-
-    def __init__(self, path: Path, frame_rate_hz: float) -> None:
-        self._path, self._frame_rate_hz = path, frame_rate_hz
-        self._writer: cv2.VideoWriter | None = None
-
-    def __enter__(self) -> _OverlayVideo:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._writer is not None:
-            self._writer.release()
-
-    def add(self, overlay: UInt8Array) -> None:
-        """Append an (H, W, 3) uint8 RGB picture."""
-        if self._writer is None:
-            height, width = overlay.shape[:2]
-            codec = cv2.VideoWriter.fourcc(*"mp4v")
-            self._writer = cv2.VideoWriter(str(self._path), codec, self._frame_rate_hz, (width, height))
-            if not self._writer.isOpened():
-                raise DataError(f"{self._path} cannot be written as a video; is the folder writable?")
-        self._writer.write(cv2.cvtColor(overlay, cv2.COLOR_RGB2BGR))

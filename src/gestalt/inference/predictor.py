@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,13 +12,18 @@ import torch
 
 from gestalt.config.network import PredictSettings
 from gestalt.config.presets import default_settings
-from gestalt.errors import ShapeError
+from gestalt.errors import ConfigError, ShapeError
 from gestalt.network.checkpoint import NetworkCard, load_network
 from gestalt.network.merge import Segment, merge_panoptic
-from gestalt.network.panoptic_network import PanopticNetwork
+from gestalt.network.panoptic_model import PanopticModel
 from gestalt.network.test_time import predict_views
 from gestalt.panoptic import PanopticMap, UInt8Array
 from gestalt.runtime import choose_device
+
+# Wider images are scaled to this many working heights instead: a line of pixels must not become a huge image.
+MAX_ASPECT = 16
+
+CPU_OUT_OF_MEMORY = "can't allocate memory"
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,12 +42,19 @@ class PanopticPrediction:
 class Predictor:
     """A trained network that takes what people have.
 
+    Example::
+
+        predictor = Predictor.load(Path("models/self_trained"))
+        prediction = predictor(read_image(Path("street.png")))
+        for segment in prediction.segments:  # things first, best first
+            mask = prediction.panoptic.instance_map == segment.instance
+
     Attributes:
         card: What the network is; names the pseudo-class behind each unified id.
     """
 
     def __init__(
-        self, network: PanopticNetwork, card: NetworkCard, settings: PredictSettings, device: torch.device
+        self, network: PanopticModel, card: NetworkCard, settings: PredictSettings, device: torch.device
     ) -> None:
         self._network = network.to(device).to(memory_format=torch.channels_last).eval()
         self.card, self._settings, self._device = card, settings, device
@@ -70,9 +83,10 @@ class Predictor:
         return self._settings.batch_size
 
     def __call__(self, image: UInt8Array) -> PanopticPrediction:
-        """Predict one image: (H, W, 3) uint8 RGB of any size; the map has that size.
+        """Predict one image: (H, W, 3) uint8 RGB of any size, from one pixel up; the map has that size.
 
         Raises:
+            ConfigError: The device has too little memory.
             ShapeError: Another shape or dtype.
         """
         return self.predict_batch([image])[0]
@@ -87,26 +101,26 @@ class Predictor:
             One prediction per image, of the image's size.
 
         Raises:
+            ConfigError: The device has too little memory.
             ShapeError: An image has another shape or dtype, or they differ in size.
         """
         for image in images:
-            if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-                raise ShapeError(f"an image must be (H, W, 3) uint8 RGB. Got: {image.shape} {image.dtype}")
+            _check_image(image)
         sizes = {image.shape[:2] for image in images}
         if len(sizes) != 1:
             raise ShapeError(f"the images of a batch must have one size. Got: {sorted(sizes)}")
-        height, width = next(iter(sizes))
+        size = next(iter(sizes))
         stacked = torch.from_numpy(np.stack(list(images))).permute(0, 3, 1, 2)
-        merge = self._settings.merge
-        scale = self._settings.height_px / height if self._settings.height_px else 1.0
-        predictions = predict_views(
-            self._network,
-            stacked.to(self._device, torch.float32) / 255,
-            scales=[scale * view for view in self._settings.view_scales],
-            flip=self._settings.view_flip,
-            score_threshold=merge.score_threshold,
-            output_size=(height, width),
-        )
+        scale, merge = self._working_scale(size), self._settings.merge
+        with _explained_memory(len(images), (round(size[0] * scale), round(size[1] * scale))):
+            predictions = predict_views(
+                self._network,
+                stacked.to(self._device, torch.float32) / 255,
+                scales=[scale * view for view in self._settings.view_scales],
+                flip=self._settings.view_flip,
+                score_threshold=merge.score_threshold,
+                output_size=size,
+            )
         return [
             PanopticPrediction(
                 *merge_panoptic(
@@ -118,3 +132,36 @@ class Predictor:
             )
             for prediction in predictions
         ]
+
+    def _working_scale(self, size: tuple[int, int]) -> float:
+        """Factor that brings an image of (H, W) to the working height, or as near as its shape allows."""
+        if not self._settings.height_px:
+            return 1.0
+        return self._settings.height_px / max(size[0], size[1] / MAX_ASPECT)
+
+
+def _check_image(image: UInt8Array) -> None:
+    if image.ndim == 3 and image.shape[-1] == 3 and image.dtype == np.uint8 and 0 not in image.shape:
+        return
+    hint = ""
+    if image.ndim == 2:
+        hint = "; a grey image becomes one with numpy.repeat(image[..., None], 3, axis=2)"
+    elif image.ndim == 3 and image.shape[-1] == 4:
+        hint = "; an image with alpha becomes one with image[..., :3]"
+    raise ShapeError(f"an image must be (H, W, 3) uint8 RGB. Got: {image.shape} {image.dtype}{hint}")
+
+
+@contextmanager
+def _explained_memory(n_images: int, size: tuple[int, int]) -> Iterator[None]:
+    """Turn "out of memory" of any device into a message that says what to lower."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        # Of torch's devices only GPUs have an error of their own for it.
+        is_known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if not is_known and CPU_OUT_OF_MEMORY not in str(error):
+            raise
+        raise ConfigError(
+            f"out of memory with {n_images} images of {size[0]} x {size[1]} pixels at once; lower the batch "
+            "(--batch, predict.batch_size) or the working height (--height, predict.height_px)"
+        ) from error

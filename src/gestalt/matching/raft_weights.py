@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from gestalt.data.atomic_files import write_bytes
-from gestalt.data.weight_report import SHOWN, WeightReport, compare_weights
+from gestalt.data.weight_files import (
+    check_finite,
+    enter_part,
+    hash_file,
+    read_content,
+    select_tensors,
+    strip_wrappers,
+)
+from gestalt.data.weight_report import WeightReport, compare_weights
 from gestalt.errors import DataError
 from gestalt.matching.raft import LAYOUTS, Raft
 
@@ -125,12 +131,8 @@ def read_smurf(path: Path) -> tuple[Raft, WeightReport]:
         Stone et al., SMURF, CVPR 2021; Hahn et al., CUPS, CVPR 2025.
     """
     network = Raft(SMURF_VARIANT)
-    weights = unwrap_names(read_state_dict(path), origin=path)
-    for name, weight in weights.items():
-        if not bool(weight.isfinite().all()):
-            raise DataError(
-                f"{path}: {name} must be finite. Got: infinite or NaN values; the file is damaged"
-            )
+    weights = strip_wrappers(read_state_dict(path), WRAPPERS, path)
+    check_finite(weights, path)
     report = compare_weights(network, weights)
     if report.is_whole:
         network.load_state_dict(weights)
@@ -152,7 +154,7 @@ def convert_smurf(path: Path, folder: Path) -> WeightReport:
         card = {
             "recipe": "SMURF (Stone et al., CVPR 2021), converted",
             "source": path.name,
-            "source_sha256": hashlib.sha256(_read(path)).hexdigest(),
+            "source_sha256": hash_file(path),
         }
         save_network(network, folder, card)
     return report
@@ -166,38 +168,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise DataError(f"{path} does not exist (seen from {Path.cwd()}); name the file of SMURF's weights")
-    try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = (str(error) or repr(error)).splitlines()[0]
-        raise DataError(f"{path} is no state dict as torch.save writes it: {reason}") from error
-    for name in NESTED:
-        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
-            content = content[name]
-    if not isinstance(content, Mapping):
-        raise DataError(f"{path} must hold a state dict (names and tensors). Got: {type(content).__name__}")
-    weights = {str(name): weight.float() for name, weight in content.items() if isinstance(weight, Tensor)}
-    if not weights:
-        found = ", ".join(map(str, list(content)[:SHOWN])) or "nothing"
-        raise DataError(f"{path} must hold names and tensors. Got: {found}")
-    return weights
-
-
-def unwrap_names(weights: Mapping[str, Tensor], *, origin: Path) -> dict[str, Tensor]:
-    """The weights without the names of wrappers before theirs.
-
-    Raises:
-        DataError: Two weights have one name then.
-    """
-    found: dict[str, Tensor] = {}
-    for name, weight in weights.items():
-        bare = name
-        while prefix := next((prefix for prefix in WRAPPERS if bare.startswith(prefix)), ""):
-            bare = bare.removeprefix(prefix)
-        if bare in found:
-            raise DataError(f"{origin} must hold one network. Got: {bare} twice, once as {name}")
-        found[bare] = weight
-    return found
+    content, _ = enter_part(read_content(path), NESTED, path)
+    return select_tensors(content, path)
 
 
 def _read(path: Path) -> bytes:

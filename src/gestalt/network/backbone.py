@@ -1,4 +1,4 @@
-"""A small residual network with a feature pyramid: image in, features at strides 4, 8, 16 and 32 out."""
+"""A residual network with a feature pyramid: image in, features at strides 4, 8, 16 and 32 out."""
 
 from __future__ import annotations
 
@@ -7,69 +7,74 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 from torch.nn import functional
+from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.ops import FeaturePyramidNetwork
 
-# Strides of the pyramid levels; images are padded to a multiple of the last one.
-STRIDES = (4, 8, 16, 32)
+BLOCKS: dict[str, type[BasicBlock] | type[Bottleneck]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
 
 
-def convolution_block(
-    channels_in: int, channels_out: int, *, kernel: int = 3, stride: int = 1
-) -> nn.Sequential:
-    """Convolution, batch normalisation, ReLU."""
-    return nn.Sequential(
-        nn.Conv2d(channels_in, channels_out, kernel, stride, kernel // 2, bias=False),
-        nn.BatchNorm2d(channels_out),
-        nn.ReLU(inplace=True),
-    )
+class ResidualTrunk(nn.Module):
+    """Stem and four residual stages, named as torchvision names them, so that its weight files fit.
 
-
-class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions around a shortcut."""
-
-    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
-        super().__init__()
-        self.first = convolution_block(channels_in, channels_out, stride=stride)
-        self.second = nn.Sequential(
-            nn.Conv2d(channels_out, channels_out, 3, 1, 1, bias=False), nn.BatchNorm2d(channels_out)
-        )
-        self.shortcut: nn.Module = nn.Identity()
-        if channels_in != channels_out or stride != 1:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(channels_in, channels_out, 1, stride, bias=False), nn.BatchNorm2d(channels_out)
-            )
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C', H / stride, W / stride)."""
-        return functional.relu(self.second(self.first(features)) + self.shortcut(features))
-
-
-class PyramidBackbone(nn.Module):
-    """Residual stages at strides 4 to 32 and a feature pyramid over them.
+    With bottleneck blocks, a pooled 7x7 stem and 3, 4, 6, 3 blocks it is ResNet-50 with the stride in the 3x3
+    convolution.
 
     Source:
-        Lin et al., Feature Pyramid Networks, CVPR 2017, over a residual network a tenth of ResNet-18's width.
+        He et al., Deep Residual Learning for Image Recognition, CVPR 2016.
     """
 
     def __init__(
         self,
         *,
+        block: str,
+        stem_kernel: int,
+        stem_pool: bool,
         stem_channels: int,
         stage_channels: Sequence[int],
         stage_blocks: Sequence[int],
-        pyramid_channels: int,
     ) -> None:
         super().__init__()
-        self.channels = pyramid_channels
-        self.stem = convolution_block(3, stem_channels, kernel=5, stride=2)
-        self.stages = nn.ModuleList()
+        self.conv1 = nn.Conv2d(3, stem_channels, stem_kernel, 2, stem_kernel // 2, bias=False)
+        self.bn1 = nn.BatchNorm2d(stem_channels)
+        self.maxpool = nn.MaxPool2d(3, 2, 1) if stem_pool else nn.Identity()
+        # A pooled stem is at stride 4 already; without pooling the first stage gets there.
+        strides = (1 if stem_pool else 2, 2, 2, 2)
         channels_in = stem_channels
-        for channels, n_blocks in zip(stage_channels, stage_blocks, strict=True):
-            blocks = [ResidualBlock(channels_in, channels, stride=2)]
-            blocks += [ResidualBlock(channels, channels, stride=1) for _ in range(n_blocks - 1)]
-            self.stages.append(nn.Sequential(*blocks))
-            channels_in = channels
-        self.pyramid = FeaturePyramidNetwork(list(stage_channels), pyramid_channels)
+        self.layer1, self.layer2, self.layer3, self.layer4 = (
+            _stage(BLOCKS[block], before, after, n_blocks, stride)
+            for before, after, n_blocks, stride in zip(
+                (channels_in, *stage_channels[:-1]), stage_channels, stage_blocks, strides, strict=True
+            )
+        )
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
+        """(B, 3, H, W) normalised images -> features ``layer1`` to ``layer4`` at strides 4 to 32."""
+        features = self.maxpool(functional.relu(self.bn1(self.conv1(images)), inplace=True))
+        levels: OrderedDict[str, Tensor] = OrderedDict()
+        for name in ("layer1", "layer2", "layer3", "layer4"):
+            features = getattr(self, name)(features)
+            levels[name] = features
+        return levels
+
+
+class PyramidBackbone(nn.Module):
+    """A residual trunk and a feature pyramid over its four stages.
+
+    Source:
+        Lin et al., Feature Pyramid Networks, CVPR 2017; CUPS normalises every convolution of the pyramid.
+    """
+
+    def __init__(
+        self, trunk: ResidualTrunk, *, stage_channels: Sequence[int], channels: int, norm: bool
+    ) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.pyramid = FeaturePyramidNetwork(
+            list(stage_channels), channels, norm_layer=nn.BatchNorm2d if norm else None
+        )
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Features of normalised images.
@@ -80,9 +85,17 @@ class PyramidBackbone(nn.Module):
         Returns:
             Four (B, C, H / s, W / s) float tensors, strides s = 4, 8, 16, 32.
         """
-        features = self.stem(images)
-        levels: OrderedDict[str, Tensor] = OrderedDict()
-        for number, stage in enumerate(self.stages):
-            features = stage(features)
-            levels[str(number)] = features
-        return list(self.pyramid(levels).values())
+        return list(self.pyramid(self.trunk(images)).values())
+
+
+def _stage(
+    block: type[BasicBlock] | type[Bottleneck], channels_in: int, channels: int, n_blocks: int, stride: int
+) -> nn.Sequential:
+    width = channels // block.expansion
+    shortcut = None
+    if stride != 1 or channels_in != channels:
+        shortcut = nn.Sequential(
+            nn.Conv2d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
+        )
+    first = block(channels_in, width, stride, shortcut)
+    return nn.Sequential(first, *(block(channels, width) for _ in range(n_blocks - 1)))

@@ -6,16 +6,16 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from gestalt.config.network import NetworkSettings
-from gestalt.config.schema import check_ranges
+from gestalt.config.schema import fill
 from gestalt.errors import ConfigError, DataError
-from gestalt.network.panoptic_network import PanopticNetwork, build_network
+from gestalt.network.architecture import build_network
+from gestalt.network.panoptic_model import PanopticModel
 from gestalt.panoptic import Vocabulary
 
 WEIGHTS = "network.safetensors"
@@ -46,10 +46,10 @@ class NetworkCard:
     class_colours: tuple[tuple[int, int, int], ...] = ()
 
 
-def save_network(folder: Path, network: PanopticNetwork, card: NetworkCard) -> None:
+def save_network(folder: Path, network: PanopticModel, card: NetworkCard) -> None:
     """Write weights and card, each aside and then renamed; equal content gives equal bytes."""
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.weights().items()}
     aside = folder / f"{WEIGHTS}.tmp"
     save_file(weights, aside)
     aside.rename(folder / WEIGHTS)
@@ -68,7 +68,7 @@ def save_network(folder: Path, network: PanopticNetwork, card: NetworkCard) -> N
     aside.rename(folder / CARD)
 
 
-def load_network(folder: Path, device: torch.device) -> tuple[PanopticNetwork, NetworkCard]:
+def load_network(folder: Path, device: torch.device) -> tuple[PanopticModel, NetworkCard]:
     """Read what ``save_network`` wrote.
 
     Args:
@@ -86,7 +86,7 @@ def load_network(folder: Path, device: torch.device) -> tuple[PanopticNetwork, N
     weights = read_weights(folder)
     if problems := weight_mismatches(network, weights):
         raise DataError(f"{folder / WEIGHTS} does not fit its card:\n" + "\n".join(problems))
-    network.load_state_dict(weights)
+    network.load_weights(weights)
     return network.to(device).eval(), card
 
 
@@ -104,7 +104,7 @@ def read_card(folder: Path) -> NetworkCard:
         if content["format"] != CARD_FORMAT:
             raise DataError(f"{path} has format {content['format']}; this version reads format {CARD_FORMAT}")
         return NetworkCard(
-            settings=_settings_from(NetworkSettings, content["network"]),
+            settings=fill(NetworkSettings, content["network"], "network"),
             vocabulary=Vocabulary(
                 tuple(content["vocabulary"]["things"]), tuple(content["vocabulary"]["stuff"])
             ),
@@ -134,9 +134,9 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
     return weights
 
 
-def weight_mismatches(network: PanopticNetwork, weights: dict[str, torch.Tensor]) -> list[str]:
+def weight_mismatches(network: PanopticModel, weights: dict[str, torch.Tensor]) -> list[str]:
     """One line per weight that is missing, unexpected or of another shape; empty when all fit."""
-    own = network.state_dict()
+    own = network.weights()
     lines = [f"missing: {name} {tuple(own[name].shape)}" for name in own if name not in weights]
     lines += [f"unexpected: {name} {tuple(weights[name].shape)}" for name in weights if name not in own]
     lines += [
@@ -147,7 +147,7 @@ def weight_mismatches(network: PanopticNetwork, weights: dict[str, torch.Tensor]
     return lines
 
 
-def start_from(network: PanopticNetwork, vocabulary: Vocabulary, folder: Path) -> int:
+def start_from(network: PanopticModel, vocabulary: Vocabulary, folder: Path) -> int:
     """Copy the weights of another trained network where names and shapes agree.
 
     Outputs per class are copied only when the vocabularies are equal: their rows mean pseudo-classes.
@@ -165,7 +165,7 @@ def start_from(network: PanopticNetwork, vocabulary: Vocabulary, folder: Path) -
     """
     weights = read_weights(folder)
     is_same = read_card(folder).vocabulary == vocabulary
-    own = network.state_dict()
+    own = network.weights()
     fitting = {
         name: weight
         for name, weight in weights.items()
@@ -173,20 +173,5 @@ def start_from(network: PanopticNetwork, vocabulary: Vocabulary, folder: Path) -
     }
     if not fitting:
         raise DataError(f"no weight of {folder / WEIGHTS} fits this network; check network.* of both")
-    network.load_state_dict({**own, **fitting})
+    network.load_weights({**own, **fitting})
     return len(fitting)
-
-
-def _settings_from(kind: type[Any], values: dict[str, Any]) -> Any:
-    """A settings dataclass from plain values; unknown and missing keys fail."""
-    names = {entry.name for entry in dataclasses.fields(kind)}
-    if names != set(values):
-        raise KeyError(f"{kind.__name__}: {sorted(names ^ set(values))}")
-    filled = {}
-    for entry in dataclasses.fields(kind):
-        value = values[entry.name]
-        nested: Any = entry.default_factory
-        filled[entry.name] = _settings_from(nested, value) if isinstance(value, dict) else value
-    settings = kind(**filled)
-    check_ranges(settings)
-    return settings

@@ -12,7 +12,7 @@ from torch.nn import functional
 from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
 from torchvision.ops import batched_nms, box_iou, roi_align
 
-from gestalt.network.backbone import STRIDES
+from gestalt.config.network import STRIDES
 from gestalt.network.boxes import Weights, clip_boxes, decode_boxes, encode_boxes
 from gestalt.network.drop_loss import DropRule, classification_loss, drop_weights
 from gestalt.network.records import Detections, ImageTarget
@@ -27,6 +27,9 @@ STAGE_WEIGHTS: tuple[Weights, ...] = (
     (20.0, 20.0, 10.0, 10.0),
     (30.0, 30.0, 15.0, 15.0),
 )
+
+# Sums of probabilities are exact to less than this.
+ROUNDING = 1e-6
 
 # The pyramid level of stride 16 serves boxes of the canonical side.
 CANONICAL_LEVEL = 2
@@ -211,6 +214,11 @@ class InstanceHeads(nn.Module):
             probs = probs + logits.float().softmax(-1) / len(self.stages)
             decoded = decode_boxes(offsets.float(), torch.cat(boxes), STAGE_WEIGHTS[number])
             boxes = list(torch.split(clip_boxes(decoded, size), counts))
+            # What the stages to come can add at most; without it most boxes are out, and pooled no more.
+            most = 1 - (number + 1) / len(self.stages) + ROUNDING
+            may_score = probs[:, :-1].amax(1) + most > score_threshold
+            boxes = [own[rows] for own, rows in zip(boxes, torch.split(may_score, counts), strict=True)]
+            probs, counts = probs[may_score], [len(own) for own in boxes]
         found = []
         for image_boxes, image_probs in zip(boxes, torch.split(probs, counts), strict=True):
             rows, classes = torch.nonzero(image_probs[:, :-1] > score_threshold, as_tuple=True)
@@ -231,7 +239,7 @@ class InstanceHeads(nn.Module):
         """Per image (N, 28, 28) float: probability of the object of ``classes`` inside each of ``boxes``."""
         labels = torch.cat(list(classes))
         if len(labels) == 0:
-            return [pyramid[0].new_zeros((0, MASK_SIDE, MASK_SIDE)) for _ in boxes]
+            return [labels.new_zeros((0, MASK_SIDE, MASK_SIDE), dtype=torch.float32) for _ in boxes]
         logits = self.mask_head(self._pool(pyramid, boxes, MASK_CELLS))
         own = logits[torch.arange(len(labels), device=labels.device), labels].float().sigmoid()
         return list(torch.split(own, [len(image) for image in boxes]))
@@ -303,21 +311,23 @@ class InstanceHeads(nn.Module):
         image = torch.cat([flat.new_full((len(own),), number) for number, own in enumerate(boxes)])
         regions = torch.cat([image.unsqueeze(1), flat], dim=1)
         side = ((flat[:, 2] - flat[:, 0]) * (flat[:, 3] - flat[:, 1])).clamp(min=1e-6).sqrt()
-        level = torch.floor(CANONICAL_LEVEL + torch.log2(side / self.canonical_box_px) + 1e-8)
+        level = torch.floor(CANONICAL_LEVEL + torch.log2(side / self.canonical_box_px + 1e-8))
         level = level.clamp(0, len(pyramid) - 1).long()
         pooled = pyramid[0].new_zeros((len(flat), pyramid[0].shape[1], cells, cells))
         for number, (features, stride) in enumerate(zip(pyramid, STRIDES, strict=True)):
             rows = torch.nonzero(level == number).squeeze(1)
             if len(rows):
+                # In float32: in bfloat16 a box at 800 px would move by up to 2 px. In place: a copy of all boxes
+                # per level would cost a sixth of the pooling.
                 own = roi_align(
-                    features,
-                    regions[rows].to(features.dtype),
+                    features.float(),
+                    regions[rows],
                     cells,
                     1 / stride,
                     self.samples_per_cell if self.samples_per_cell else -1,
                     aligned=True,
                 )
-                pooled = pooled.index_put((rows,), own.to(pooled.dtype))
+                pooled.index_put_((rows,), own.to(pooled.dtype))
         return pooled
 
 

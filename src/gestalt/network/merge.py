@@ -118,7 +118,7 @@ def paint_instances(
         if scores[row] < score_threshold:
             break
         pasted, (top, bottom, left, right) = paste_mask(mask_probs[row], boxes[row], size)
-        mask = pasted.numpy() > MASK_THRESHOLD
+        mask = pasted.numpy() >= MASK_THRESHOLD
         area = int(mask.sum())
         region = instances[top:bottom, left:right]
         free = mask & (region == 0)

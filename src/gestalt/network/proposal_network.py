@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.detection._utils import BalancedPositiveNegativeSampler, Matcher
-from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import batched_nms, box_iou
 
+from gestalt.config.network import STRIDES
+from gestalt.network.anchors import anchor_boxes, anchor_grid
 from gestalt.network.boxes import Weights, clip_boxes, decode_boxes, encode_boxes
 from gestalt.network.drop_loss import DropRule, unlabelled_shares
 from gestalt.network.records import ImageTarget
@@ -35,9 +35,14 @@ class ProposalCounts:
 class ProposalNetwork(nn.Module):
     """Anchors, a 3x3 convolution with objectness and box offsets, their losses, and proposals.
 
+    It looks at the levels of the pyramid, and with a fifth anchor size at one more: every second cell of the
+    coarsest level.
+
     Source:
         Ren et al., Faster R-CNN, NeurIPS 2015, with the L1 box loss of Detectron2.
     """
+
+    anchor_boxes: Tensor
 
     def __init__(
         self,
@@ -54,11 +59,9 @@ class ProposalNetwork(nn.Module):
         test_counts: ProposalCounts,
     ) -> None:
         super().__init__()
-        ratios = tuple(anchor_ratios)
-        self.anchors = AnchorGenerator(
-            tuple((size,) for size in anchor_sizes_px), (ratios,) * len(anchor_sizes_px)
-        )
-        self.head = RPNHead(channels, len(ratios))
+        boxes = torch.stack([anchor_boxes(side, anchor_ratios) for side in anchor_sizes_px])
+        self.register_buffer("anchor_boxes", boxes, persistent=False)
+        self.head = RPNHead(channels, len(anchor_ratios))
         self.matcher = Matcher(positive_iou, negative_iou, allow_low_quality_matches=True)
         self.sampler = BalancedPositiveNegativeSampler(samples, positive_share)
         self.nms_iou = nms_iou
@@ -66,7 +69,6 @@ class ProposalNetwork(nn.Module):
 
     def forward(
         self,
-        images: Tensor,
         pyramid: Sequence[Tensor],
         size: tuple[int, int],
         targets: Sequence[ImageTarget] | None = None,
@@ -75,7 +77,6 @@ class ProposalNetwork(nn.Module):
         """Propose boxes.
 
         Args:
-            images: (B, 3, H, W) padded batch; only its size is used.
             pyramid: Features, finest first.
             size: (H, W) before padding; proposals are clipped to it.
             targets: One per image to compute losses, or None.
@@ -85,30 +86,38 @@ class ProposalNetwork(nn.Module):
             Per image (N, 4) float proposals without gradient, best first; the losses ``objectness`` and
             ``proposal_box`` (empty without targets).
         """
-        batch = len(images)
-        logits_per_level, offsets_per_level = self.head(list(pyramid))
-        anchors: Tensor = self.anchors(ImageList(images, [size] * batch), list(pyramid))[0]
+        levels = self._levels(pyramid)
+        logits_per_level, offsets_per_level = self.head(levels)
+        anchors = [
+            anchor_grid(boxes, (int(level.shape[-2]), int(level.shape[-1])), STRIDES[0] << number)
+            for number, (boxes, level) in enumerate(zip(self.anchor_boxes, levels, strict=True))
+        ]
         logits = [_flatten_level(level, 1).squeeze(-1) for level in logits_per_level]
         offsets = [_flatten_level(level, 4) for level in offsets_per_level]
         proposals = self._propose(anchors, logits, offsets, size)
         if targets is None:
             return proposals, {}
-        return proposals, self._losses(anchors, torch.cat(logits, 1), torch.cat(offsets, 1), targets, drop)
+        return proposals, self._losses(
+            torch.cat(anchors), torch.cat(logits, 1), torch.cat(offsets, 1), targets, drop
+        )
+
+    def _levels(self, pyramid: Sequence[Tensor]) -> list[Tensor]:
+        levels = list(pyramid)
+        if len(self.anchor_boxes) > len(levels):
+            levels.append(levels[-1][..., ::2, ::2])
+        return levels
 
     @torch.no_grad()
     def _propose(
-        self, anchors: Tensor, logits: list[Tensor], offsets: list[Tensor], size: tuple[int, int]
+        self, anchors: list[Tensor], logits: list[Tensor], offsets: list[Tensor], size: tuple[int, int]
     ) -> list[Tensor]:
         counts = self.train_counts if self.training else self.test_counts
-        anchors_per_level = torch.split(anchors, [level.shape[1] for level in logits])
         kept_logits, kept_boxes, kept_levels = [], [], []
         for number, (level_logits, level_offsets) in enumerate(zip(logits, offsets, strict=True)):
             n_kept = min(counts.before_nms, level_logits.shape[1])
             best_logits, best = level_logits.float().topk(n_kept, dim=1)
             best_offsets = level_offsets.float().gather(1, best.unsqueeze(-1).expand(-1, -1, 4))
-            boxes = decode_boxes(
-                best_offsets.flatten(0, 1), anchors_per_level[number][best.flatten()], ANCHOR_WEIGHTS
-            )
+            boxes = decode_boxes(best_offsets.flatten(0, 1), anchors[number][best.flatten()], ANCHOR_WEIGHTS)
             kept_logits.append(best_logits)
             kept_boxes.append(clip_boxes(boxes, size).view(len(best), n_kept, 4))
             kept_levels.append(torch.full_like(best, number))
@@ -145,12 +154,13 @@ class ProposalNetwork(nn.Module):
             wanted.append(encode_boxes(boxes, anchors, ANCHOR_WEIGHTS))
         positive, negative = (torch.stack(masks).bool() for masks in self.sampler(labels))
         sampled = positive | negative
-        n_sampled = max(int(sampled.sum()), 1)
+        # As many as are wanted, also where an image has fewer: the published normaliser.
+        n_wanted = self.sampler.batch_size_per_image * len(targets)
         objectness = functional.binary_cross_entropy_with_logits(
             logits[sampled].float(), torch.stack(labels)[sampled], reduction="sum"
         )
         box = functional.l1_loss(offsets[positive].float(), torch.stack(wanted)[positive], reduction="sum")
-        return {"objectness": objectness / n_sampled, "proposal_box": box / n_sampled}
+        return {"objectness": objectness / n_wanted, "proposal_box": box / n_wanted}
 
     def _match(self, anchors: Tensor, boxes: Tensor) -> Tensor:
         if len(boxes) == 0:

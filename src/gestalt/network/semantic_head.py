@@ -8,37 +8,62 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gestalt.network.backbone import STRIDES, convolution_block
+from gestalt.config.network import STRIDES
 from gestalt.panoptic import VOID
 
 
 class SemanticHead(nn.Module):
-    """One convolution per level, summed from coarse to fine, then S + 1 logits at stride 4.
+    """Convolutions that bring every level to stride 4, their sum, then S + 1 logits.
+
+    A level passes one 3x3 convolution with group normalisation per doubling of resolution that it needs, the
+    finest one passes one.
 
     Source:
-        Kirillov et al., Panoptic Feature Pyramid Networks, CVPR 2019, with one convolution per level instead
-        of one per doubling of resolution.
+        Kirillov et al., Panoptic Feature Pyramid Networks, CVPR 2019.
     """
 
-    def __init__(self, *, pyramid_channels: int, channels: int, n_stuff: int) -> None:
+    def __init__(self, *, pyramid_channels: int, channels: int, groups: int, n_stuff: int) -> None:
         super().__init__()
-        self.levels = nn.ModuleList(convolution_block(pyramid_channels, channels) for _ in STRIDES)
-        self.mix = convolution_block(channels, channels)
+        self.levels = nn.ModuleList(
+            nn.ModuleList(
+                _normalised_convolution(channels if number else pyramid_channels, channels, groups)
+                for number in range(max(1, _doublings(stride)))
+            )
+            for stride in STRIDES
+        )
         self.classify = nn.Conv2d(channels, n_stuff + 1, 1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        assert self.classify.bias is not None
+        nn.init.zeros_(self.classify.bias)
 
     def forward(self, pyramid: Sequence[Tensor]) -> Tensor:
-        """Pyramid features -> (B, S + 1, H / 4, W / 4) logits."""
+        """Pyramid features, finest first -> (B, S + 1, H / 4, W / 4) logits."""
         total: Tensor | None = None
-        for level, features in zip(reversed(self.levels), reversed(pyramid), strict=True):
-            own = level(features)
-            if total is not None:
-                own = own + functional.interpolate(
-                    total, size=own.shape[-2:], mode="bilinear", align_corners=False
-                )
-            total = own
-        assert total is not None
-        logits: Tensor = self.classify(self.mix(total))
+        for stride, convolutions, features in zip(STRIDES, self.levels, pyramid, strict=True):
+            for convolution in convolutions:  # type: ignore[attr-defined]
+                features = convolution(features)
+                if _doublings(stride):
+                    features = functional.interpolate(
+                        features, scale_factor=2, mode="bilinear", align_corners=False
+                    )
+            total = features if total is None else total + features
+        logits: Tensor = self.classify(total)
         return logits
+
+
+def _doublings(stride: int) -> int:
+    """Doublings of resolution from ``stride`` to that of the finest level."""
+    return (stride // STRIDES[0]).bit_length() - 1
+
+
+def _normalised_convolution(channels_in: int, channels: int, groups: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels, 3, 1, 1, bias=False),
+        nn.GroupNorm(groups, channels),
+        nn.ReLU(inplace=True),
+    )
 
 
 def upsample_logits(logits: Tensor, size: tuple[int, int], stride: int = 1) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from gestalt.network.boxes import flip_boxes
-from gestalt.network.panoptic_network import PanopticNetwork
+from gestalt.network.panoptic_model import PanopticModel
 from gestalt.network.records import Detections, Prediction
 
 
@@ -36,7 +36,7 @@ class _View:
 
 @torch.no_grad()
 def predict_views(
-    network: PanopticNetwork,
+    network: PanopticModel,
     images: Tensor,
     *,
     scales: Sequence[float] = (1.0,),
@@ -92,22 +92,22 @@ def predict_views(
 
 
 def _pool_boxes(
-    network: PanopticNetwork, views: Sequence[_View], number: int, size: tuple[int, int]
+    network: PanopticModel, views: Sequence[_View], number: int, size: tuple[int, int]
 ) -> Detections:
     found = [view.detections[number] for view in views]
     boxes = torch.cat([view.to_output(own.boxes, size) for view, own in zip(views, found, strict=True)])
     scores = torch.cat([own.scores for own in found])
-    return network.instance_heads.suppress(boxes, scores, torch.cat([own.classes for own in found]))
+    return network.suppress(boxes, scores, torch.cat([own.classes for own in found]))
 
 
 def _average_masks(
-    network: PanopticNetwork, views: Sequence[_View], detections: Sequence[Detections], size: tuple[int, int]
+    network: PanopticModel, views: Sequence[_View], detections: Sequence[Detections], size: tuple[int, int]
 ) -> list[Tensor]:
     classes = [found.classes for found in detections]
     total: list[Tensor] | None = None
     for view in views:
         boxes = [view.from_output(found.boxes, size) for found in detections]
-        masks = network.instance_heads.mask_probs(view.pyramid, boxes, classes)
+        masks = network.mask_probs(view.pyramid, boxes, classes)
         if view.is_flipped:
             masks = [mask.flip(-1) for mask in masks]
         total = masks if total is None else [mean + mask for mean, mask in zip(total, masks, strict=True)]

@@ -82,7 +82,7 @@ def close_pipeline(
         parent = parent_run(client, experiment, params, device=device)
         _log_parent(client, parent, params, metrics, device=device, reports=reports)
         n_stages = _log_stages(client, experiment, parent, reports, since)
-        version = _register(client, parent, metrics)
+        version = _register(client, parent, params, metrics)
         newest = max((path.stat().st_mtime for path in (reports / "status").glob("*.json")), default=0.0)
         client.set_tag(parent, CLOSED_TAG, repr(max(newest, since)))
         client.set_terminated(parent)
@@ -181,7 +181,7 @@ def _log_stages(client: MlflowClient, experiment: str, parent: str, reports: Pat
     return len(fresh)
 
 
-def _register(client: MlflowClient, parent: str, metrics: Mapping[str, float]) -> str:
+def _register(client: MlflowClient, parent: str, params: Params, metrics: Mapping[str, float]) -> str:
     outputs = output_hashes()
     if not (NETWORK_FOLDER / "card.json").exists():
         return ""
@@ -193,6 +193,7 @@ def _register(client: MlflowClient, parent: str, metrics: Mapping[str, float]) -
         evaluation_hash=evaluation_hash(outputs),
         commit=git_commit(),
         metrics=final,
+        settings=params.predict,
     )
 
 

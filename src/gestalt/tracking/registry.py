@@ -1,6 +1,7 @@
-"""The registered model ``gestalt-panoptic``: versions point at bytes that DVC owns, aliases say which.
+"""The registered model ``gestalt-panoptic``: versions hold networks that can be served, aliases say which.
 
-``candidate`` is the newest network, ``champion`` the best that passed the promotion rule.
+``candidate`` is the newest network, ``champion`` the best that passed the promotion rule. DVC owns the bytes; a version
+names them by DVC's hash.
 """
 
 from __future__ import annotations
@@ -11,8 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
+from gestalt.config.network import PredictSettings
 from gestalt.errors import DataError
+from gestalt.tracking.served_model import package_network
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -98,9 +103,13 @@ def register_candidate(
     evaluation_hash: str,
     commit: str,
     metrics: Mapping[str, float],
+    settings: PredictSettings,
     folder: Path = NETWORK_FOLDER,
 ) -> str:
     """Make the network of this run the candidate; equal bytes keep their version.
+
+    The version is an MLflow model among the artefacts of the run. Where the weights are not here, as after
+    ``dvc pull`` of reports alone, it only points at the folder that they belong into.
 
     Args:
         client: An open store.
@@ -109,6 +118,7 @@ def register_candidate(
         evaluation_hash: Hash of the evaluation sets that ``metrics`` were measured on.
         commit: The commit.
         metrics: ``metric/benchmark`` -> percent.
+        settings: How the network predicts when it is served.
         folder: Where DVC puts the network.
 
     Returns:
@@ -126,15 +136,23 @@ def register_candidate(
         COMMIT_TAG: commit,
         METRICS_TAG: json.dumps(dict(sorted(metrics.items()))),
     }
-    known = [version for version in _versions(client) if version.tags.get(MD5_TAG) == md5]
+    is_here = any(folder.glob("*.safetensors"))
+    known = [
+        version
+        for version in _versions(client)
+        if version.tags.get(MD5_TAG) == md5 and (can_be_served(version) or not is_here)
+    ]
     if known:
         version = str(known[0].version)
         for key, value in tags.items():
             client.set_model_version_tag(MODEL, version, key, value)
     else:
-        version = str(
-            client.create_model_version(MODEL, source=folder.as_posix(), run_id=run_id, tags=tags).version
-        )
+        source = folder.as_posix()
+        if is_here:
+            artefacts = _local_path(client.get_run(run_id).info.artifact_uri)
+            name = f"network-{md5.removesuffix(DIRECTORY_ENDING)[:NAME_LENGTH]}"
+            source = package_network(folder, settings, artefacts / name).as_uri()
+        version = str(client.create_model_version(MODEL, source=source, run_id=run_id, tags=tags).version)
     client.set_registered_model_alias(MODEL, CANDIDATE, version)
     if find_version(client, CHAMPION) is None:
         client.set_registered_model_alias(MODEL, CHAMPION, version)
@@ -218,10 +236,20 @@ def find_version(client: MlflowClient, alias: str) -> ModelVersion | None:
         return None
 
 
+def can_be_served(version: ModelVersion) -> bool:
+    """Whether a version holds an MLflow model that is still there, and not only the name of a folder."""
+    source = str(version.source)
+    return source.startswith("file:") and (_local_path(source) / "MLmodel").is_file()
+
+
 def version_metrics(version: ModelVersion) -> dict[str, float]:
     """The metrics that a version was registered with."""
     content: dict[str, Any] = json.loads(version.tags.get(METRICS_TAG, "{}"))
     return {name: float(value) for name, value in content.items()}
+
+
+def _local_path(uri: str) -> Path:
+    return Path(url2pathname(urlparse(uri).path))
 
 
 def _versions(client: MlflowClient) -> list[ModelVersion]:

@@ -33,7 +33,7 @@ NAMED_BATCHES = 3
 
 
 class StageRun:
-    """Live curves of one stage; every call is cheap and none can fail.
+    """Live curves and pictures of one stage; every call is cheap and none can fail.
 
     Points are buffered and written every few seconds. When the store cannot be written the run turns itself
     off with one warning.
@@ -63,6 +63,13 @@ class StageRun:
         ]
         if len(self._points) >= BATCH_POINTS or time.monotonic() - self._flushed > FLUSH_SECONDS:
             self.flush()
+
+    def log_file(self, path: Path, folder: str) -> None:
+        """Keep a copy of a file, such as a picture, in a folder of the run."""
+        if self._client is None:
+            return
+        with self._guard("a file"):
+            self._client.log_artifact(self.run_id, str(path), folder)
 
     def flush(self) -> None:
         """Write what is buffered."""

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -16,6 +15,7 @@ from torchvision.ops import box_iou
 from gestalt.config.training import PasteSettings
 from gestalt.network.merge import PaintedInstance
 from gestalt.panoptic import UInt8Array, UInt16Array
+from gestalt.training.pixels import resize_image, resize_map
 from gestalt.training.sample import THING_LABEL, TrainingSample, mask_box
 
 FLIP_PROB = 0.5
@@ -40,6 +40,7 @@ class PredictionQueue:
     """The most recent own objects; part of what a resumed run needs."""
 
     def __init__(self, size: int) -> None:
+        self.size = size
         self._candidates: deque[PasteCandidate] = deque(maxlen=size)
 
     def __len__(self) -> int:
@@ -67,8 +68,12 @@ class PredictionQueue:
     def restore(self, state: Sequence[dict[str, Any]]) -> None:
         """Replace the content by what ``state`` returned."""
         self._candidates.clear()
+        self.add(state)
+
+    def add(self, state: Sequence[dict[str, Any]]) -> None:
+        """Add the content of another queue, as its ``state`` returned it."""
         self.extend(
-            PasteCandidate(entry["image"].numpy(), entry["mask"].numpy(), entry["thing_class"])
+            PasteCandidate(entry["image"].cpu().numpy(), entry["mask"].cpu().numpy(), entry["thing_class"])
             for entry in state
         )
 
@@ -161,14 +166,11 @@ def _scaled(
     is_flipped = generator.random() < FLIP_PROB
     height, width = candidate.mask.shape
     scale = min(scale, size[0] / height, size[1] / width)
-    target = (max(1, int(width * scale)), max(1, int(height * scale)))
-    crop, mask = candidate.image, candidate.mask.astype(np.uint8)
-    if target != (width, height):
-        crop = np.asarray(cv2.resize(crop, target, interpolation=cv2.INTER_LINEAR), np.uint8)
-        mask = np.asarray(cv2.resize(mask, target, interpolation=cv2.INTER_NEAREST), np.uint8)
-    if is_flipped:
-        crop, mask = crop[:, ::-1], mask[:, ::-1]
-    return crop, mask > 0
+    target = (max(1, int(height * scale)), max(1, int(width * scale)))
+    crop, mask = candidate.image, candidate.mask
+    if target != (height, width):
+        crop, mask = resize_image(crop, target), resize_map(mask, target)
+    return (crop[:, ::-1], mask[:, ::-1]) if is_flipped else (crop, mask)
 
 
 def _cut_out(

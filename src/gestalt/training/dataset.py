@@ -7,15 +7,17 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from gestalt.config.frames import FrameSettings
-from gestalt.data.frames import frame_geometry, load_left
-from gestalt.data.records import StereoFrame
-from gestalt.data.shards import ShardFolder
 from gestalt.errors import ConfigError, DataError
 from gestalt.panoptic import UInt8Array, Vocabulary
 from gestalt.runtime import numpy_generator
 from gestalt.training.sample import TrainingSample, sample_from_pseudo_label
+
+if TYPE_CHECKING:
+    from gestalt.config.frames import FrameSettings
+    from gestalt.data.records import StereoFrame
+    from gestalt.data.shards import ShardFolder
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +73,8 @@ class PseudoLabelSet:
     def __getitem__(self, index: int) -> TrainingSample:
         if self._kept is not None and index in self._kept:
             return self._kept[index]
+        from gestalt.data.frames import load_left
+
         labels, frame = self._entries[index]
         sample = sample_from_pseudo_label(
             load_left(frame, self._frame_settings),
@@ -112,10 +116,22 @@ class ImageSet:
     def __getitem__(self, index: int) -> UInt8Array:
         if self._kept is not None and index in self._kept:
             return self._kept[index]
+        from gestalt.data.frames import load_left
+
         image = load_left(self._frames[index], self._frame_settings)
         if self._kept is not None:
             self._kept[index] = image
         return image
+
+
+def enlarge(settings: FrameSettings, factor: float) -> FrameSettings:
+    """Settings that give images ``factor`` times as large; the same part of the recording is seen."""
+    return dataclasses.replace(
+        settings,
+        scale=settings.scale * factor,
+        height=round(settings.height * factor),
+        width=round(settings.width * factor),
+    )
 
 
 def check_things(vocabulary: Vocabulary) -> None:
@@ -137,6 +153,8 @@ def check_one_size(frames: Sequence[StereoFrame], settings: FrameSettings) -> No
     Raises:
         DataError: They differ, so that they fit into no common batch.
     """
+    from gestalt.data.frames import frame_geometry
+
     sizes = Counter(frame_geometry(frame.height, frame.width, settings).size for frame in frames)
     if len(sizes) > 1:
         found = ", ".join(f"{height} x {width} ({n} frames)" for (height, width), n in sizes.most_common())

@@ -1,29 +1,40 @@
-"""The training loop that both trainings share: forward, guard, backward, clip, step, log."""
+"""The training loop that all trainings share: forward, backward, exchange, guard, clip, step, log, picture."""
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from gestalt.config.training import OptimiserSettings
+from gestalt.data.atomic_files import written_aside
 from gestalt.data.curve import DIGITS
 from gestalt.data.training_state import save_state
 from gestalt.errors import ConfigError, DataError
 from gestalt.network.drop_loss import DropRule
-from gestalt.network.panoptic_network import PanopticNetwork, is_normalisation
+from gestalt.network.panoptic_model import PanopticModel, is_normalisation
+from gestalt.panoptic import UInt8Array
 from gestalt.runtime import derive_seed, progress
 from gestalt.training.batch import TrainingBatch
-from gestalt.training.curve import CurveRow
+from gestalt.training.curve import GRADIENT_NORM, CurveRow
+from gestalt.training.parts import Parts
+from gestalt.training.pictures import draw_progress
 
 BETAS = (0.9, 0.999)
+# What the CPU's allocator says in an error that has no type of its own.
+CPU_IS_FULL = "can't allocate memory"
+SHOWN = ("total", "class", "mask", "semantic")
 
 Log = Callable[[int, dict[str, float]], None]
+# Takes step and (H, W, 3) uint8 RGB.
+Show = Callable[[int, UInt8Array], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,12 +48,16 @@ class Training:
         device: Where the network is.
         settings: Step size, schedule, clipping, precision.
         drop: DropLoss' rule or None.
-        draw_batch: Step -> batch.
-        after_step: Called with the step once the weights have changed.
+        parts: How the images of a step are dealt out.
+        draw_batch: Step and number of the part -> batch on the device; the same whenever it is asked in a step.
+        after_step: Called with the step once the weights have changed, in every process.
         state: The resumable state, asked for at every checkpoint.
         folder: Where state and failed batches go.
         checkpoint_every: Steps between checkpoints.
-        log: Takes step and losses; None where nobody listens.
+        log: Takes step and losses, in the first process; None where nobody listens.
+        show: Takes step and picture, in the first process; None where nobody looks.
+        picture_every: Steps between pictures; 0 for none.
+        size_key: Of its section, the key that says how large images are, for what to do without memory.
     """
 
     name: str
@@ -51,12 +66,16 @@ class Training:
     device: torch.device
     settings: OptimiserSettings
     drop: DropRule | None
-    draw_batch: Callable[[int], TrainingBatch]
+    parts: Parts
+    draw_batch: Callable[[int, int], TrainingBatch]
     after_step: Callable[[int], None]
     state: Callable[[], dict[str, Any]]
     folder: Path
     checkpoint_every: int
     log: Log | None = None
+    show: Show | None = None
+    picture_every: int = 0
+    size_key: str = "augmentation.jitter_heights_px"
 
 
 def make_optimiser(
@@ -86,9 +105,19 @@ def learning_rate(step: int, steps: int, settings: OptimiserSettings) -> float:
     return settings.learning_rate * warmup * (settings.final_share + (1 - settings.final_share) * cosine)
 
 
+def share_statistics(network: PanopticModel, parts: Parts, device: torch.device) -> None:
+    """Let batch norms see the images of all processes at once, as CUPS; parameters and names stay.
+
+    Only GPUs can do it. On the CPU every process normalises by its own images, and running statistics are those
+    of the first process.
+    """
+    if parts.ranks.size > 1 and device.type != "cpu":
+        nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+
+
 def run_training(
     training: Training,
-    network: PanopticNetwork,
+    network: PanopticModel,
     optimiser: torch.optim.Optimizer,
     curve: list[CurveRow],
 ) -> None:
@@ -101,58 +130,132 @@ def run_training(
         curve: Losses per step; extended in place.
 
     Raises:
-        DataError: A loss is not finite; the batch is saved for inspection.
-        ConfigError: The device has not enough memory.
+        DataError: A loss or a gradient is not finite; the batch is saved for inspection.
+        ConfigError: The device or the machine has not enough memory.
     """
+    ranks = training.parts.ranks
+    parallel = DistributedDataParallel(network) if ranks.size > 1 else None
     weights = [weight for group in optimiser.param_groups for weight in group["params"]]
-    for step in progress(range(len(curve), training.steps), label=training.name, unit="step"):
-        # Samplers inside the network use the global generator: seeded per step, it needs no saving.
-        torch.manual_seed(derive_seed(training.seed, training.name, "network", step))
-        batch = training.draw_batch(step).to(training.device)
+    steps = range(len(curve), training.steps)
+    bar = progress(steps, label=training.name, unit="step") if ranks.is_first else steps
+    for step in bar:
         rate = learning_rate(step, training.steps, training.settings)
         for group in optimiser.param_groups:
             group["lr"] = rate
-        try:
-            losses = _forward(training, network, batch)
-            total = torch.stack(list(losses.values())).sum()
-            if not torch.isfinite(total):
-                raise DataError(_save_failure(training, step, batch, losses))
+        with _explained_memory(training, step):
             optimiser.zero_grad(set_to_none=True)
-            total.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(weights, training.settings.clip_norm)
+            losses, batch = _learn(training, step, parallel or network, parallel)
+            norm = nn.utils.clip_grad_norm_(weights, training.settings.clip_norm)
+            row = _curve_row(training, step, losses, norm)
+            if not all(map(math.isfinite, row.values())):
+                raise DataError(_save_failure(training, step, row, losses))
             optimiser.step()
-        except torch.OutOfMemoryError as error:
-            raise ConfigError(
-                f"{training.name}: the device ran out of memory at step {step} with images of "
-                f"{tuple(batch.images.shape)}; lower {training.name}.batch_size or "
-                f"{training.name}.augmentation.jitter_heights_px"
-            ) from error
-        training.after_step(step)
-        curve.append(_curve_row(step, total, losses))
-        if training.log is not None:
-            training.log(step, {name: value for name, value in curve[-1].items() if name != "step"})
+            training.after_step(step)
+            curve.append(row)
+            _tell(training, network, step, row, batch, bar)
         if (step + 1) % training.checkpoint_every == 0 and step + 1 < training.steps:
-            save_state(training.folder, training.state())
+            _save(training)
 
 
-def _forward(training: Training, network: PanopticNetwork, batch: TrainingBatch) -> dict[str, Tensor]:
-    with torch.autocast(training.device.type, torch.bfloat16, enabled=training.settings.mixed_precision):
-        losses: dict[str, Tensor] = network(batch.images, batch.targets, training.drop)
-    return losses
+def _learn(
+    training: Training, step: int, model: nn.Module, parallel: DistributedDataParallel | None
+) -> tuple[dict[str, Tensor], TrainingBatch]:
+    """Add up the gradients of this process's parts; their mean losses, and the last batch."""
+    sums: dict[str, Tensor] = {}
+    n_own = len(training.parts.own)
+    for number, part in enumerate(training.parts.own):
+        batch = training.draw_batch(step, part)
+        # Samplers inside the network use the global generator: seeded per part, it needs no saving.
+        torch.manual_seed(derive_seed(training.seed, training.name, "network", step, part))
+        # Processes exchange gradients once, with the last part.
+        is_last = number + 1 == n_own
+        with contextlib.nullcontext() if is_last or parallel is None else parallel.no_sync():
+            with torch.autocast(
+                training.device.type, torch.bfloat16, enabled=training.settings.mixed_precision
+            ):
+                losses: dict[str, Tensor] = model(batch.images, batch.targets, training.drop)
+            (torch.stack(list(losses.values())).sum() / n_own).backward()  # type: ignore[no-untyped-call]
+        for name, value in losses.items():
+            share = value.detach() / n_own
+            sums[name] = sums[name] + share if name in sums else share
+    return sums, batch
 
 
-def _curve_row(step: int, total: Tensor, losses: dict[str, Tensor]) -> CurveRow:
-    row = {"step": float(step), "total": round(float(total.detach()), DIGITS)}
-    return row | {name: round(float(value.detach()), DIGITS) for name, value in losses.items()}
+def _curve_row(training: Training, step: int, losses: Mapping[str, Tensor], norm: Tensor) -> CurveRow:
+    """Mean losses over all processes, read with one wait for the device."""
+    values = [value.float() for value in losses.values()]
+    total = torch.stack(values).sum()
+    means = training.parts.ranks.mean(torch.stack([total, *values, norm.float()])).tolist()
+    names = ("total", *losses, GRADIENT_NORM)
+    return {"step": float(step)} | {
+        name: round(value, DIGITS) if math.isfinite(value) else value
+        for name, value in zip(names, means, strict=True)
+    }
 
 
-def _save_failure(training: Training, step: int, batch: TrainingBatch, losses: dict[str, Tensor]) -> str:
-    path = training.folder / f"not_finite_{step:06d}.pt"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    targets = [vars(target) for target in batch.to(torch.device("cpu")).targets]
-    torch.save({"images": batch.images.cpu(), "targets": targets}, path)
-    values = ", ".join(f"{name} {float(value.detach()):.3g}" for name, value in losses.items())
+def _tell(
+    training: Training,
+    network: PanopticModel,
+    step: int,
+    row: CurveRow,
+    batch: TrainingBatch,
+    bar: object,
+) -> None:
+    """Curve, bar and picture, in the first process."""
+    if not training.parts.ranks.is_first:
+        return
+    if (show_losses := getattr(bar, "set_postfix_str", None)) is not None:
+        losses = ", ".join(f"{name} {row[name]:.3f}" for name in SHOWN if name in row)
+        show_losses(losses, refresh=False)
+    if training.log is not None:
+        training.log(step, {name: value for name, value in row.items() if name != "step"})
+    is_due = training.picture_every and (step + 1) % training.picture_every == 0
+    if training.show is not None and is_due:
+        training.show(step, draw_progress(network, batch))
+
+
+def _save(training: Training) -> None:
+    # Every process takes part in making the state, the first one writes it.
+    state = training.state()
+    if training.parts.ranks.is_first:
+        save_state(training.folder, state)
+
+
+@contextlib.contextmanager
+def _explained_memory(training: Training, step: int) -> Iterator[None]:
+    """Turn "out of memory", of a GPU or of the machine, into what to change."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        is_full = isinstance(error, torch.OutOfMemoryError | MemoryError) or CPU_IS_FULL in str(error)
+        if not is_full:
+            raise
+        size = training.parts.batch_size // training.parts.count
+        name = training.name
+        raise ConfigError(
+            f"{name}: {training.device} ran out of memory at step {step} with {size} images at once; raise "
+            f"{name}.optimiser.accumulate (the same step in more passes), or lower {name}.batch_size or "
+            f"{name}.{training.size_key}"
+        ) from error
+
+
+def _save_failure(training: Training, step: int, row: CurveRow, losses: Mapping[str, Tensor]) -> str:
+    """Write this process's batches, drawn once more, and say what is wrong."""
+    paths = []
+    is_own = not all(math.isfinite(float(value)) for value in losses.values())
+    is_loss = not math.isfinite(row["total"])
+    # With a broken loss only the process whose loss it is has something to show.
+    for part in training.parts.own if is_own or not is_loss else ():
+        batch = training.draw_batch(step, part).to(torch.device("cpu"))
+        path = training.folder / f"not_finite_{step:06d}_{part}.pt"
+        with written_aside(path) as aside:
+            targets = [vars(target) for target in batch.targets]
+            torch.save({"images": batch.images, "targets": targets}, aside)
+        paths.append(str(path))
+    values = ", ".join(f"{name} {value:.3g}" for name, value in row.items() if name != "step")
+    what = "the loss is" if is_loss else "gradients are"
+    where = f"The batch is in {', '.join(paths)}; look at it" if paths else "Another process has the batch"
     return (
-        f"{training.name}: the loss is not finite at step {step} ({values}). The batch is in {path}; "
-        f"look at it, or lower {training.name}.optimiser.learning_rate"
+        f"{training.name}: {what} not finite at step {step} ({values}). {where}, or lower "
+        f"{training.name}.optimiser.learning_rate"
     )

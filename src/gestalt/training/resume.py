@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gestalt.data import training_state
-from gestalt.data.sharded_run import code_version
+from gestalt.data.code_version import code_version
 
 
 def state_folder(cache_dir: Path, key: Mapping[str, Any]) -> Path:

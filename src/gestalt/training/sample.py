@@ -7,10 +7,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from gestalt.errors import DataError
-from gestalt.network.records import ImageTarget
 from gestalt.panoptic import VOID, UInt8Array, UInt16Array, Vocabulary
 
 # Channel of the semantic head that stands for every thing class; stuff index s is label s + 1.
@@ -94,35 +92,6 @@ def sample_from_pseudo_label(
         target[(target == THING_LABEL) & (new_instance == 0)] = VOID
     classes = tuple(int(unified_class) - n_stuff for unified_class in winner[is_object])
     return TrainingSample(image, target, new_instance, classes)
-
-
-def sample_to_target(sample: TrainingSample, min_object_px: int) -> ImageTarget:
-    """Boxes, classes and masks of the instances that still have enough pixels.
-
-    Boxes are tight and exclusive at the right and at the bottom, so that an object one pixel wide has a box
-    of width one.
-
-    Args:
-        sample: The sample after augmentation.
-        min_object_px: Objects with fewer pixels are left out of the list; their pixels become void.
-    """
-    n_objects = len(sample.classes)
-    areas = np.bincount(sample.instance.ravel(), minlength=n_objects + 1)[: n_objects + 1]
-    kept = [number for number in range(1, n_objects + 1) if areas[number] >= min_object_px]
-    boxes = np.zeros((len(kept), 4), np.float32)
-    masks = np.zeros((len(kept), *sample.size), np.bool_)
-    for row, number in enumerate(kept):
-        masks[row] = sample.instance == number
-        boxes[row] = mask_box(masks[row])
-    semantic = sample.semantic
-    if lost := [number for number in range(1, n_objects + 1) if 0 < areas[number] < min_object_px]:
-        semantic = np.where(np.isin(sample.instance, lost), VOID, semantic).astype(np.uint8)
-    return ImageTarget(
-        torch.from_numpy(boxes),
-        torch.tensor([sample.classes[number - 1] for number in kept], dtype=torch.int64),
-        torch.from_numpy(masks),
-        torch.from_numpy(np.ascontiguousarray(semantic)),
-    )
 
 
 def mask_box(mask: npt.NDArray[np.bool_]) -> tuple[int, int, int, int]:

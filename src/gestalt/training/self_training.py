@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from gestalt.config.training import SelfTrainingSettings
+from gestalt.data.ranks import Ranks
 from gestalt.data.training_state import load_state
-from gestalt.network.panoptic_network import PanopticNetwork
+from gestalt.network.panoptic_model import PanopticModel
 from gestalt.network.test_time import predict_views
 from gestalt.panoptic import UInt8Array
 from gestalt.runtime import numpy_generator
-from gestalt.training.augmentation import flip_and_crop, jitter_size, resize
-from gestalt.training.batch import TrainingBatch, change_sample_colours, collate, images_to_tensor
+from gestalt.training.augmentation import draw_window, flip, jitter_size
+from gestalt.training.batch import TrainingBatch, images_to_tensor, stack_samples
 from gestalt.training.copy_paste import label_candidates, paste_objects
 from gestalt.training.curve import CurveRow
 from gestalt.training.dataset import step_indices
 from gestalt.training.guided import OVERLAP_SHARE, TrainingResult, drop_rule
-from gestalt.training.loop import Log, Training, make_optimiser, run_training
+from gestalt.training.loop import Log, Show, Training, make_optimiser, run_training
+from gestalt.training.parts import Parts, deal_out
+from gestalt.training.photometry import change_colours, draw_colour_change
+from gestalt.training.read_ahead import reading_ahead
 from gestalt.training.resume import state_folder
 from gestalt.training.sample import TrainingSample
 from gestalt.training.self_labels import self_label
@@ -39,58 +44,89 @@ class Images(Protocol):
 
 
 class SelfLabelledBatches:
-    """Draws images, lets the teacher label them, augments them for the student."""
+    """Draws images, lets the teacher label them, augments them for the student.
+
+    All chance comes from the seed, the step and an image's place in the batch of the step.
+
+    Args:
+        images: The training set.
+        teacher: In evaluation mode.
+        settings: Section ``self_training``.
+        seed: The experiment's.
+        device: Of the teacher, and where batches go.
+        parts: How the images of a step are dealt out; all in one part when left out.
+    """
 
     def __init__(
         self,
         images: Images,
-        teacher: PanopticNetwork,
+        teacher: PanopticModel,
         settings: SelfTrainingSettings,
         seed: int,
         device: torch.device,
+        parts: Parts | None = None,
     ) -> None:
         self._images, self._teacher, self._settings = images, teacher, settings
         self._seed, self._device = seed, device
+        self._parts = parts or Parts(settings.batch_size)
 
-    def draw(self, step: int) -> TrainingBatch:
-        """Label, paste, change colours, crop, change size; all chance comes from seed and step."""
-        settings = self._settings
-        generator = numpy_generator(self._seed, NAME, "augmentation", step)
-        samples = self.label(step)
+    def load(self, step: int, part: int = 0) -> list[UInt8Array]:
+        """The images of a part."""
+        indices = step_indices(
+            step,
+            batch_size=self._settings.batch_size,
+            n_samples=len(self._images),
+            seed=self._seed,
+            purpose=NAME,
+        )
+        return [self._images[indices[place]] for place in self._parts.places(part)]
+
+    def draw(self, step: int, part: int = 0, *, loaded: Sequence[UInt8Array] | None = None) -> TrainingBatch:
+        """Label, paste, mirror, change colours, crop, change size.
+
+        Args:
+            step: Counted from 0.
+            part: Of the step.
+            loaded: What ``load`` gave for them, where it was called ahead.
+        """
+        settings, shape = self._settings, self._settings.augmentation
+        places = self._parts.places(part)
+        samples = self.label(step, loaded if loaded is not None else self.load(step, part))
         if settings.copy_paste.enabled:
             candidates = label_candidates(samples, settings.copy_paste.min_side_px)
             samples = [
-                paste_objects(sample, candidates, generator, settings.copy_paste) for sample in samples
+                paste_objects(sample, candidates, self._chance("paste", step, place), settings.copy_paste)
+                for sample, place in zip(samples, places, strict=True)
             ]
-        shape = settings.augmentation
-        samples = change_sample_colours(samples, generator, shape.photometric)
+        chances = [self._chance("crop", step, place) for place in places]
         samples = [
-            flip_and_crop(
-                sample,
-                generator,
-                flip_prob=shape.flip_prob,
-                area_low=shape.crop_area_low,
-                area_high=shape.crop_area_high,
-            )
-            for sample in samples
+            flip(sample) if chance.random() < shape.flip_prob else sample
+            for sample, chance in zip(samples, chances, strict=True)
         ]
-        size = jitter_size(samples[0].size, shape.jitter_heights_px, generator)
-        return collate([resize(sample, size) for sample in samples], settings.min_object_px)
+        batch = stack_samples(samples, self._device)
+        changes = [
+            draw_colour_change(self._chance("colours", step, place), shape.photometric) for place in places
+        ]
+        windows = [
+            draw_window(batch.size, chance.uniform(shape.crop_height_low, shape.crop_height_high), chance)
+            for chance in chances
+        ]
+        size = jitter_size(batch.size, shape.jitter_heights_px, self._chance("size", step))
+        changed = batch.with_images(change_colours(batch.images, changes))
+        # Straight from the crop to the size of the step: one interpolation instead of two.
+        return changed.zoomed(windows, size).finished(settings.min_object_px)
 
-    def label(self, step: int) -> list[TrainingSample]:
-        """The teacher's labels of the images of ``step``."""
+    def label(self, step: int, images: Sequence[UInt8Array]) -> list[TrainingSample]:
+        """The teacher's labels of images of ``step``."""
         settings = self._settings
-        indices = step_indices(
-            step, batch_size=settings.batch_size, n_samples=len(self._images), seed=self._seed, purpose=NAME
-        )
-        images = [self._images[index] for index in indices]
-        predictions = predict_views(
-            self._teacher,
-            images_to_tensor(images).to(self._device),
-            scales=settings.view_scales,
-            flip=settings.view_flip,
-            score_threshold=settings.view_confidence,
-        )
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=settings.optimiser.mixed_precision):
+            predictions = predict_views(
+                self._teacher,
+                images_to_tensor(images, self._device),
+                scales=settings.view_scales,
+                flip=settings.view_flip,
+                score_threshold=settings.view_confidence,
+            )
         return [
             self_label(
                 image,
@@ -104,6 +140,9 @@ class SelfLabelledBatches:
             for image, prediction in zip(images, predictions, strict=True)
         ]
 
+    def _chance(self, purpose: str, step: int, *place: int) -> np.random.Generator:
+        return numpy_generator(self._seed, NAME, purpose, step, *place)
+
 
 def confidence_of_step(step: int, settings: SelfTrainingSettings) -> float:
     """Instance confidence gamma of the round of ``step``: the first value, raised once per round."""
@@ -112,7 +151,7 @@ def confidence_of_step(step: int, settings: SelfTrainingSettings) -> float:
 
 
 @torch.no_grad()
-def update_teacher(teacher: PanopticNetwork, student: PanopticNetwork, decay: float) -> None:
+def update_teacher(teacher: PanopticModel, student: PanopticModel, decay: float) -> None:
     """Set teacher = decay * teacher + (1 - decay) * student, for every parameter.
 
     Equal values stay equal bit for bit, so what the student does not train does not drift in the teacher.
@@ -123,14 +162,16 @@ def update_teacher(teacher: PanopticNetwork, student: PanopticNetwork, decay: fl
 
 def train_self(
     images: Images,
-    network: PanopticNetwork,
+    network: PanopticModel,
     settings: SelfTrainingSettings,
     *,
     seed: int,
     device: torch.device,
     cache_dir: Path,
     key: Mapping[str, Any] | None = None,
+    ranks: Ranks | None = None,
     log: Log | None = None,
+    show: Show | None = None,
 ) -> TrainingResult:
     """Continue a guided network on its own predictions; the reported network is the teacher.
 
@@ -146,15 +187,18 @@ def train_self(
         device: Where to train.
         cache_dir: Where resumable state goes.
         key: What network and images depend on; another key is another run.
+        ranks: This process among those that train together, which share ``cache_dir``; alone when left out.
         log: Takes step and losses.
+        show: Takes step and picture, see ``pictures.draw_progress``.
 
     Raises:
         ConfigError: Settings contradict each other, or memory ran out.
-        DataError: A loss is not finite.
+        DataError: A loss or gradient is not finite.
 
     Source:
         CUPS (Hahn et al., CVPR 2025), third stage.
     """
+    parts = deal_out(settings.batch_size, settings.optimiser.accumulate, ranks or Ranks(), section=NAME)
     student = network.to(device).to(memory_format=torch.channels_last)
     teacher = copy.deepcopy(student).eval()
     trained = student.head_parameters()
@@ -167,6 +211,7 @@ def train_self(
         "settings": dataclasses.asdict(settings),
         "n_images": len(images),
         "seed": seed,
+        "processes": parts.ranks.size,
         "inputs": dict(key or {}),
     }
     folder = state_folder(cache_dir, whole_key)
@@ -187,19 +232,24 @@ def train_self(
 
     student.train()
     student.freeze_normalisation()
-    training = Training(
-        name=NAME,
-        steps=settings.steps,
-        seed=seed,
-        device=device,
-        settings=settings.optimiser,
-        drop=drop_rule(settings.drop_loss, NAME),
-        draw_batch=SelfLabelledBatches(images, teacher, settings, seed, device).draw,
-        after_step=lambda _: update_teacher(teacher, student, settings.ema_decay),
-        state=current_state,
-        folder=folder,
-        checkpoint_every=settings.checkpoint_every,
-        log=log,
-    )
-    run_training(training, student, optimiser, curve)
+    batches = SelfLabelledBatches(images, teacher, settings, seed, device, parts)
+    with reading_ahead(batches.load, settings.steps) as ahead:
+        training = Training(
+            name=NAME,
+            steps=settings.steps,
+            seed=seed,
+            device=device,
+            settings=settings.optimiser,
+            drop=drop_rule(settings.drop_loss, NAME),
+            parts=parts,
+            draw_batch=lambda step, part: batches.draw(step, part, loaded=ahead.take(step, part)),
+            after_step=lambda _: update_teacher(teacher, student, settings.ema_decay),
+            state=current_state,
+            folder=folder,
+            checkpoint_every=settings.checkpoint_every,
+            log=log,
+            show=show,
+            picture_every=settings.picture_every,
+        )
+        run_training(training, student, optimiser, curve)
     return TrainingResult(teacher, curve, folder)

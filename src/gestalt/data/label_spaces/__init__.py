@@ -63,6 +63,16 @@ def raw_id_table(dataset: str, space: str) -> npt.NDArray[np.uint8]:
     return table
 
 
+def raw_ids_by_name(dataset: str) -> dict[str, int]:
+    """Raw id of each class of a data set, by the class's name.
+
+    Raises:
+        ConfigError: The data set is unknown.
+    """
+    classes = _read(FOLDER / f"{RAW_IDS}{_dataset(dataset)}.yaml")["classes"]
+    return {entry["name"]: entry["raw_id"] for entry in classes}
+
+
 def _dataset(name: str) -> str:
     known = sorted(path.stem.removeprefix(RAW_IDS) for path in FOLDER.glob(f"{RAW_IDS}*.yaml"))
     dataset = SAME_IDS_AS.get(name, name)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from gestalt.data.ranks import Ranks, joined
 from gestalt.errors import ConfigError
-from gestalt.features.ranks import Ranks, joined
 
 
 def test_parts_cover_everything_once() -> None:

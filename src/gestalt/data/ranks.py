@@ -6,12 +6,15 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed
 
 from gestalt.errors import ConfigError
 from gestalt.runtime import choose_device
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -44,22 +47,31 @@ class Ranks:
             values /= self.size
         return values
 
+    def gather(self, value: T) -> list[T]:
+        """The value of every process in their order, for every process; plain values and tensors on the CPU."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        distributed.all_gather_object(values, value)
+        return values
+
     def any(self, flag: bool, device: torch.device) -> bool:
         """Whether the flag is set in any process; all must ask together."""
         return bool(self.mean(torch.tensor(float(flag), device=device)) > 0)
 
 
 @contextmanager
-def joined(device: str) -> Iterator[tuple[Ranks, torch.device]]:
+def joined(device: str, *, key: str = "--device") -> Iterator[tuple[Ranks, torch.device]]:
     """This process's place and device, among those that ``torchrun`` started; alone without it.
 
     Args:
         device: auto, cpu, cuda or cuda:N; with several processes their number in the machine chooses the GPU.
+        key: What the device was given as, for the message.
 
     Raises:
         ConfigError: The device is unknown or not there, or one GPU is named for several processes.
     """
-    chosen = choose_device(device, key="--device")
+    chosen = choose_device(device, key=key)
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield Ranks(), chosen
@@ -67,9 +79,9 @@ def joined(device: str) -> Iterator[tuple[Ranks, torch.device]]:
     if chosen.type != "cpu":
         if ":" in device:
             raise ConfigError(
-                f"--device must be auto, cpu or {chosen.type} with {size} processes. Got: {device!r}"
+                f"{key} must be auto, cpu or {chosen.type} with {size} processes. Got: {device!r}"
             )
-        chosen = choose_device(f"{chosen.type}:{os.environ['LOCAL_RANK']}", key="--device")
+        chosen = choose_device(f"{chosen.type}:{os.environ['LOCAL_RANK']}", key=key)
         torch.cuda.set_device(chosen)
     distributed.init_process_group("gloo" if chosen.type == "cpu" else "nccl")
     try:

@@ -1,0 +1,15 @@
+"""Settings of the section ``tracks``: objects that keep their ids over the frames of a video."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gestalt.config.schema import setting
+
+
+@dataclass(frozen=True)
+class TrackSettings:
+    """Which objects of neighbouring frames are one."""
+
+    min_iou: float = setting("objects with a smaller IoU of their masks are two objects", low=0, high=1)
+    memory_frames: int = setting("an object may be hidden for this many frames and keeps its id", low=0)
