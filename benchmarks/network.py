@@ -157,7 +157,7 @@ def predict(
     masks = np.zeros((len(boxes), height, width), bool)
     for mask, probs, box in zip(masks, mask_probs.cpu(), boxes.cpu(), strict=True):
         pasted, (top, bottom, left, right) = paste_mask(probs, box, (height, width))
-        mask[top:bottom, left:right] = pasted.numpy() > MASK_THRESHOLD
+        mask[top:bottom, left:right] = pasted.numpy() >= MASK_THRESHOLD
     return {
         "boxes": boxes.cpu().numpy(),
         "scores": scores.cpu().numpy(),

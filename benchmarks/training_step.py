@@ -28,10 +28,11 @@ from gestalt.config.training import GuidedSettings
 from gestalt.data.ranks import Ranks
 from gestalt.errors import GestaltError
 from gestalt.network.architecture import build_network
+from gestalt.network.drop_loss import drop_rule
 from gestalt.panoptic import Vocabulary
 from gestalt.runtime import choose_device, numpy_generator, peak_memory_mib
 from gestalt.training.batch import TrainingBatch
-from gestalt.training.guided import GuidedBatches, drop_rule
+from gestalt.training.guided_batches import GuidedBatches
 from gestalt.training.loop import Training, make_optimiser, run_training
 from gestalt.training.parts import deal_out
 from gestalt.training.sample import TrainingSample, sample_from_pseudo_label

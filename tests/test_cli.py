@@ -156,7 +156,7 @@ def test_a_folder_with_a_broken_image_is_predicted_and_ends_with_1(
 ) -> None:
     assert run("predict", str(pictures), "--network", str(network), "--out", "out") == 1
     said = capsys.readouterr()
-    assert said.out == "1 images -> out\n"
+    assert said.out == "1 image -> out\n"
     assert "not read: torn.png: " in said.err
     assert "1 of 2 images could not be read" in said.err
     assert Path("out/street_panoptic.png").exists()
@@ -239,8 +239,10 @@ def test_a_network_whose_card_has_another_vocabulary_is_refused(
         (("--device", "cuda:99"), "--device is 'cuda:99', but "),
         (("--out", "pictures/street.png"), "but pictures/street.png is a file"),
         (("--out", "pictures/street.png/deep"), "but pictures/street.png is a file"),
-        ((), "models/self_trained holds no trained network; `dvc repro self_training`"),
-        (("--network", "gone"), "gone/card.json does not exist"),
+        ((), "self_training` trains it, `dvc pull` fetches it, and --network"),
+        (("--network", "gone"), "--network gone does not exist"),
+        (("--network", "pictures"), "--network must be the folder of one, such as models/self_trained"),
+        (("--network", "pictures/street.png"), "--network must be a folder, such as pictures. Got the file"),
     ],
 )
 def test_what_predict_cannot_use_is_said_before_any_work(

@@ -1,12 +1,14 @@
 """The doctor finds what is missing and says what to do."""
 
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from gestalt import doctor
 from gestalt.doctor import (
+    EXTRA_FIX,
     NOTE,
     OK,
     PROBLEM,
@@ -23,6 +25,13 @@ def test_this_environment_has_what_the_package_asks_for() -> None:
     assert findings["packages"].verdict == OK
     assert not [finding for finding in findings.values() if finding.verdict == PROBLEM]
     assert {"extra detectron2", "extra dask", "extra dev"} <= set(findings)
+
+
+def test_every_extra_is_looked_at() -> None:
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))[
+        "project"
+    ]
+    assert set(EXTRA_FIX) == set(project["optional-dependencies"])
 
 
 def test_wrong_and_missing_packages_are_problems_with_a_fix(monkeypatch: pytest.MonkeyPatch) -> None:

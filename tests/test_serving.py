@@ -59,7 +59,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         semantic_channels=16,
         instances=dataclasses.replace(small.instances, box_hidden=32, mask_channels=16),
     )
-    torch.manual_seed(0)
+    torch.manual_seed(3)
     network = build_panoptic_network(narrow, n_things=2, n_stuff=3).eval()
     with torch.no_grad():
         network.instance_heads.stages[0].classify.weight.mul_(80)
@@ -180,7 +180,11 @@ def test_the_scoring_server_answers_in_json(client: Any, folder: Path, settings:
         ({"pixels": [[[1, 2, 300]]]}, {}, "`pixels` must be 0 to 255. Got: 1 to 300"),
         ({"image": "AA", "pixels": [[[1, 2, 3]]]}, {}, "one of the two"),
         ({"image": "AA"}, {"score_threshold": 1.5}, "params.score_threshold must be at most 1. Got: 1.5"),
-        ({"image": "AA"}, {"height": -2}, "params.height must be at least 0. Got: -2"),
+        (
+            {"image": "AA"},
+            {"height": -2},
+            "params.height must be a number of rows, 0 (the picture's own) or -1 (",
+        ),
         ({"image": "AA"}, {"views": [1.0, 0.0]}, "params.views must be at least 0.01. Got: 0.0"),
         ({"image": "AA"}, {"views": []}, "params.views must hold at least one scale"),
         ({"image": "AA"}, {"views": "big"}, "views"),

@@ -26,6 +26,8 @@ STATUS_TIMEOUT_S = 120
 
 EXTRA_FIX = {
     "detectron2": "docs/detectron2.md names the verified commit and how to build it; nothing else needs it",
+    "onnx": "pip install -e '.[onnx]'; only `gestalt network export` as ONNX needs it",
+    "timm": "pip install -e '.[timm]'; only backbones of DINOv2 and DINOv3 need it",
     "dask": "pip install -e '.[dask]'; only runtime.executor=dask needs it",
     "dev": "pip install -e '.[dev]'; only tests, lint and types need it",
 }

@@ -165,8 +165,12 @@ def open_executor(kind: str = "local", workers: int = 0) -> Executor:
     raise ConfigError(f"runtime.executor is {kind!r}; known executors: dask, local")
 
 
-def progress(items: Iterable[T], *, label: str, total: int | None = None, unit: str = "frame") -> Iterable[T]:
+def progress(
+    items: Iterable[T], *, label: str, total: int | None = None, unit: str = "frame", done: int = 0
+) -> Iterable[T]:
     """``items`` with a bar on standard error that shows the time left; seldom drawn where no person looks.
+
+    What an earlier run has ``done`` of the ``total`` is drawn and does not count for the time left.
 
     A machine that only trains may lack the library of the bar: no bar then, and nothing else changes.
     """
@@ -176,7 +180,14 @@ def progress(items: Iterable[T], *, label: str, total: int | None = None, unit: 
         return items
     interval = 0.5 if sys.stderr.isatty() else 20.0
     bar: Iterable[T] = tqdm(
-        items, desc=label, total=total, unit=unit, mininterval=interval, file=sys.stderr, dynamic_ncols=True
+        items,
+        desc=label,
+        total=total,
+        initial=done,
+        unit=unit,
+        mininterval=interval,
+        file=sys.stderr,
+        dynamic_ncols=True,
     )
     return bar
 

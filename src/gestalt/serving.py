@@ -32,7 +32,7 @@ from gestalt.tracking.served_model import SETTINGS_FILE, TRAINED_HEIGHT, explain
 SCORE_DIGITS = 6
 
 # Settings by the names that questions have for them.
-ASKED_AS = {"merge.score_threshold": "score_threshold", "height_px": "height", "view_scales": "views"}
+ASKED_AS = {"merge.score_threshold": "score_threshold", "view_scales": "views"}
 
 
 class ServedNetwork:
@@ -74,6 +74,11 @@ class ServedNetwork:
     def _settings_of(self, params: Mapping[str, Any]) -> PredictSettings:
         own = self._settings
         height = int(params.get("height", own.height_px or TRAINED_HEIGHT))
+        if height < TRAINED_HEIGHT:
+            raise ConfigError(
+                f"params.height must be a number of rows, 0 (the picture's own) or {TRAINED_HEIGHT} (those that the "
+                f"network was trained at). Got: {height}"
+            )
         settings = dataclasses.replace(
             own,
             height_px=self._card.image_size[0] if height == TRAINED_HEIGHT else height,

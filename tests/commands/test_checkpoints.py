@@ -43,6 +43,19 @@ def test_a_checkpoint_goes_in_and_comes_out(checkpoint: Path, capsys: pytest.Cap
     assert all(torch.equal(back[name], tensor) for name, tensor in original.items())
 
 
+def test_a_network_of_another_origin_is_not_replaced(
+    checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("--out", "models/cups", "--size", "64x96")
+    assert run("import", str(checkpoint), *arguments) == 0
+    before = Path("models/cups/network.safetensors").read_bytes()
+    other = checkpoint.rename("other.ckpt")
+    assert run("import", str(other), *arguments) == 1
+    assert "models/cups holds a network that is not from other.ckpt" in capsys.readouterr().err
+    assert Path("models/cups/network.safetensors").read_bytes() == before
+    assert run("import", str(other.rename(checkpoint)), *arguments) == 0
+
+
 def test_a_part_of_a_network_is_taken_for_a_vocabulary_only(
     checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -66,6 +79,8 @@ def test_a_part_of_a_network_is_taken_for_a_vocabulary_only(
     ("arguments", "message"),
     [
         (("import", "none.ckpt", "--out", "x"), "none.ckpt does not exist"),
+        (("import", ".", "--out", "x"), ". is a folder; name the file of a checkpoint in it"),
+        (("import", "cups.ckpt", "--out", "x", "--vocabulary", "none.json"), "none.json does not exist"),
         (("import", "cups.ckpt", "--out", "cups.ckpt"), "is a file"),
         (("import", "cups.ckpt", "--out", "x", "--part", "teacher"), "holds no teacher"),
         (("import", "cups.ckpt", "--out", "x", "--size", "wide"), "--size must be HEIGHTxWIDTH"),
@@ -79,6 +94,16 @@ def test_what_is_wrong_is_said_in_a_line(
 ) -> None:
     assert run(*arguments) == 1
     assert message in capsys.readouterr().err
+    assert not Path("x").exists()
+
+
+def test_a_network_of_gestalt_is_not_imported(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("import", str(checkpoint), "--out", "models/cups", "--size", "64x96") == 0
+    for given in ("models/cups", "models/cups/network.safetensors", "models/cups/card.json"):
+        assert run("import", given, "--out", "x") == 1
+        said = capsys.readouterr().err
+        assert f"{given} is a network of Gestalt already" in said
+        assert "--network models/cups\n" in said
     assert not Path("x").exists()
 
 

@@ -44,6 +44,10 @@ def succeeds(*arguments: str) -> None:
 
 
 def test_a_network_with_names_comes_out(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # Of an interrupted training with other settings.
+    stale = project / "models/finetuned/state/0123456789abcdef/state.pt"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
     succeeds("labels", "--share", "0.5", *QUICK)
     said = capsys.readouterr().out
     assert "2 of 4 labelled images, 2 more belong to a benchmark" in said
@@ -82,7 +86,10 @@ def test_other_benchmarks_can_be_held_out_instead(project: Path, capsys: pytest.
         (["nowhere"], "nowhere/source.yaml does not exist"),
         (["labels", "--out", "models/self_trained"], "--out and --network are both models/self_trained"),
         (["labels", "--network", "models/none"], "models/none holds no trained network"),
-        (["labels", "--set", "stepz=3"], "an override is key=value with a key of finetune"),
+        (
+            ["labels", "--set", "stepz=3"],
+            "an override is key=value with a key of finetune. Got: 'stepz=3'; known keys: ",
+        ),
         (["labels", "--set", "class_start=best"], "finetune.class_start must be one of"),
         (["labels", "--set", "label_space=mots2"], "mots2"),
         (["data/benchmarks/town"], "all 2 labelled images belong to a benchmark"),

@@ -20,8 +20,10 @@ def run(*arguments: str) -> int:
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the export was asked for, instead of half a minute of work."""
+    monkeypatch.chdir(tmp_path)
+    Path("models/mine").mkdir(parents=True)
     found: dict[str, Any] = {}
 
     def export_network(folder: Path, out: Path, **rest: Any) -> DeploymentCard:
@@ -59,12 +61,28 @@ def test_without_a_size_it_is_that_of_the_training(asked: dict[str, Any], tmp_pa
     assert (asked["form"], asked["size"]) == ("onnx", None)
 
 
+@pytest.mark.parametrize(("name", "form"), [("a.onnx", "onnx"), ("a.pt2", "torch")])
+def test_the_ending_says_which_format(asked: dict[str, Any], tmp_path: Path, name: str, form: str) -> None:
+    assert run("models/mine", "--out", str(tmp_path / name)) == 0
+    assert asked["form"] == form
+
+
+def test_a_card_is_not_taken_from_a_graph_of_another_format(
+    asked: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.onnx").touch()
+    assert run("models/mine", "--out", str(tmp_path / "a.pt2")) == 1
+    assert f"{tmp_path / 'a.json'} is the card of {tmp_path / 'a.onnx'}" in capsys.readouterr().err
+    assert asked == {}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("--size", "512", "--out", "a.onnx"), "--size must be HEIGHTxWIDTH, such as 512x1024. Got: '512'"),
         (("--format", "tflite", "--out", "a.onnx"), "--format is 'tflite'; known formats: onnx, torch"),
-        (("--out", "a.pt2"), "a file of the format onnx ends in .onnx. Got: a.pt2"),
+        (("--format", "onnx", "--out", "a.pt2"), "a file of the format onnx ends in .onnx. Got: a.pt2"),
+        (("--out", "a.zip"), "--out must end in .onnx (onnx) or .pt2 (torch). Got: a.zip"),
     ],
 )
 def test_a_mistake_is_one_line_and_nothing_is_exported(

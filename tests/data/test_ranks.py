@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
+from torch import distributed
 
 from gestalt.data.ranks import Ranks, joined
 from gestalt.errors import ConfigError
@@ -24,6 +27,23 @@ def test_one_process_alone_is_the_first_and_means_are_its_values() -> None:
         assert ranks.any(True, device)
         assert not ranks.any(False, device)
     assert not Ranks(1, 2).is_first
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_process_with_an_error_does_not_wait_for_the_others(
+    monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    calls = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(distributed, "init_process_group", lambda backend: calls.append(backend))
+    monkeypatch.setattr(distributed, "destroy_process_group", lambda: calls.append("left"))
+    monkeypatch.setattr(distributed, "get_rank", lambda: 1)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
+    with contextlib.suppress(ConfigError), joined("cpu") as (ranks, _):
+        assert ranks == Ranks(1, 2)
+        if fails:
+            raise ConfigError("a file of this process is broken")
+    assert calls == (["gloo"] if fails else ["gloo", "left"])
 
 
 def test_an_unknown_device_is_refused() -> None:

@@ -89,6 +89,56 @@ def assert_weights(found: Any) -> None:
         assert torch.equal(found[name], tensor), name
 
 
+def pickled_call(name: str, *arguments: object) -> bytes:
+    """A pickle that calls what it names ``name``, such as ``numpy ndarray``."""
+    return (
+        pickle.GLOBAL
+        + name.replace(" ", "\n").encode()
+        + b"\n"
+        + pickle.dumps(arguments, 2)[2:-1]
+        + pickle.REDUCE
+    )
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_pickled_arrays_come_back_in_every_order_and_type(tmp_path: Path, protocol: int) -> None:
+    arrays = {
+        "float": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "columns": np.asfortranarray(np.arange(6, dtype=np.float64).reshape(2, 3)),
+        "foreign": np.arange(3, dtype=">i4"),
+        "text": np.array(["a", "bc"]),
+        "flags": np.array([True, False]),
+        "single": np.float32(1.5),
+        "none": np.zeros((0, 4), np.float16),
+    }
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(arrays, protocol))
+    for content in (read_content(tmp_path / "a.pkl"), read_content_without_classes(tmp_path / "a.pkl")[0]):
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(content[name], array)
+            assert content[name].dtype.newbyteorder("=") == array.dtype.newbyteorder("=")
+
+
+def test_bytes_of_a_file_never_become_objects(tmp_path: Path) -> None:
+    # As objects these bytes would be an address, which Python follows when the array is let go of.
+    address = b"\x41" * 8
+    objects = pickled_call("numpy dtype", "O")
+    path = tmp_path / "a.pkl"
+    called = pickle.GLOBAL + b"numpy\nndarray\n" + pickle.MARK + pickle.dumps((1,), 2)[2:-1] + objects
+    path.write_bytes(called + pickle.dumps(address, 3)[2:-1] + pickle.TUPLE + pickle.REDUCE + pickle.STOP)
+    for read in (read_content, read_content_without_classes):
+        with pytest.raises(DataError, match="code is never run"):
+            read(path)
+    # The same through what an array says of itself, with a type that denies to hold objects.
+    denying = objects + pickle.dumps((3, "|", None, None, None, -1, -1, 0), 2)[2:-1] + pickle.BUILD
+    array = pickled_call("numpy.core.multiarray _reconstruct", 0, (0,), b"b")
+    state = pickle.MARK + pickle.dumps(1, 2)[2:-1] + pickle.dumps((1,), 2)[2:-1] + denying
+    state += pickle.NEWFALSE + pickle.dumps(address, 3)[2:-1] + pickle.TUPLE + pickle.BUILD
+    path.write_bytes(array + state + pickle.STOP)
+    for content in (read_content(path), read_content_without_classes(path)[0]):
+        assert content.size == 0
+        assert not content.dtype.hasobject
+
+
 def test_weights_beside_objects_of_other_code_are_read_and_nothing_of_it_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,16 +53,19 @@ def write(
     out.mkdir(exist_ok=True)
     with open_forms(names, Series("drive", out, card, rate, has_tracks)) as writers:
         for writer in writers:
-            writer.add("a", np.zeros((4, 40, 3), np.uint8), prediction(7, 2))
+            writer.add("a.jpg", np.zeros((4, 40, 3), np.uint8), prediction(7, 2))
             writer.miss("b.png", "torn")
-            writer.add("c", np.zeros((4, 40, 3), np.uint8), prediction(7, 300, 9))
+            writer.add("c.png", np.zeros((4, 40, 3), np.uint8), prediction(7, 300, 9))
 
 
 def test_coco_says_what_the_maps_show(tmp_path: Path, card: NetworkCard) -> None:
     write(tmp_path, card, "coco")
     content = json.loads((tmp_path / PREDICTIONS).read_text())
     assert list(content) == ["categories", "images", "annotations", "failed"]
-    assert content["images"] == [{"id": name, "height": 4, "width": 40} for name in ("a", "c")]
+    assert content["images"] == [
+        {"id": "a", "file_name": "a.jpg", "height": 4, "width": 40},
+        {"id": "c", "file_name": "c.png", "height": 4, "width": 40},
+    ]
     assert content["failed"] == [{"file_name": "b.png", "reason": "torn"}]
     assert [entry["isthing"] for entry in content["categories"]] == [0, 0, 0, 1, 1]
     second = content["annotations"][1]
@@ -84,7 +87,7 @@ def test_nothing_that_spans_all_pictures_appears_when_the_work_breaks_off(
             ["coco", "cityscapes", "overlay"], Series("x", tmp_path, card, 5.0, False)
         ) as writers:
             for writer in writers:
-                writer.add("a", np.zeros((4, 40, 3), np.uint8), prediction(1))
+                writer.add("a.png", np.zeros((4, 40, 3), np.uint8), prediction(1))
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -184,7 +187,7 @@ def test_the_colour_of_a_track_stays_from_picture_to_picture(tmp_path: Path, car
         out.mkdir()
         with open_forms(["overlay"], Series("x", out, card, None, has_tracks)) as (writer,):
             for name, entry in zip("ab", large, strict=True):
-                writer.add(name, np.zeros((20, 200, 3), np.uint8), entry)
+                writer.add(f"{name}.png", np.zeros((20, 200, 3), np.uint8), entry)
     first, second = (read_image(tmp_path / "tracks" / f"{name}_overlay.png") for name in "ab")
     assert (first[10, 5] == second[10, 45]).all()  # track 7
     assert (first[10, 45] == second[10, 5]).all()  # track 9

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,7 +14,14 @@ from gestalt.data.images import read_image, read_png, write_png
 from gestalt.errors import ConfigError, DataError
 from gestalt.inference import paths
 from gestalt.inference.formats import PREDICTIONS
-from gestalt.inference.paths import _batches, _Picture, find_pictures, predict_path
+from gestalt.inference.paths import (
+    _batches,
+    _each_when_done,
+    _Picture,
+    find_pictures,
+    predict_path,
+    sequence_of,
+)
 from gestalt.inference.video import Video, VideoFile
 from gestalt.panoptic import rgb_to_ids
 
@@ -22,7 +30,7 @@ def picture(seed: int, size: tuple[int, int] = (40, 56)) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
 
 
-def check_results(out: Path, names: list[str]) -> dict[str, object]:
+def check_results(out: Path, names: list[str]) -> dict[str, Any]:
     content = json.loads((out / PREDICTIONS).read_text())
     assert [entry["image_id"] for entry in content["annotations"]] == names
     for entry in content["annotations"]:
@@ -38,7 +46,8 @@ def test_one_picture(tmp_path: Path, network_folder: Path, settings: PredictSett
     write_png(tmp_path / "street.png", picture(0))
     summary = predict_path(tmp_path / "street.png", network_folder, tmp_path / "out", settings=settings)
     assert (summary.n_images, summary.failed) == (1, ())
-    check_results(tmp_path / "out", ["street"])
+    content = check_results(tmp_path / "out", ["street"])
+    assert content["images"] == [{"id": "street", "file_name": "street.png", "height": 40, "width": 56}]
     assert read_image(tmp_path / "out" / "street_overlay.png").shape == (40, 56, 3)
 
 
@@ -69,7 +78,13 @@ def test_a_video_becomes_maps_per_frame_and_an_overlay_video(
     writer.release()
     summary = predict_path(path, network_folder, tmp_path / "out", settings=settings)
     assert summary.n_images == 5
-    check_results(tmp_path / "out", [f"drive_{number:06d}" for number in range(5)])
+    content = check_results(tmp_path / "out", [f"drive_{number:06d}" for number in range(5)])
+    assert content["images"][3] == {
+        "id": "drive_000003",
+        "file_name": "drive_000003.png",
+        "height": 40,
+        "width": 56,
+    }
     overlay = cv2.VideoCapture(str(tmp_path / "out" / "drive_overlay.mp4"))
     assert int(overlay.get(cv2.CAP_PROP_FRAME_COUNT)) == 5
     assert overlay.get(cv2.CAP_PROP_FPS) == pytest.approx(10)
@@ -111,6 +126,47 @@ def test_a_folder_of_frames_is_linked_when_asked_for(
     # Stuff has one id always, with links or without.
     check_results(tmp_path / "video", [f"{number:03d}" for number in range(6)])
     assert not list((tmp_path / "video").glob("*.mp4"))
+
+
+def test_objects_do_not_go_on_from_one_sequence_of_cityscapes_to_the_next(
+    tmp_path: Path, network_folder: Path, settings: PredictSettings
+) -> None:
+    # The same picture six times, so that everything would be linked.
+    for place in ("one", "two"):
+        for number in range(6):
+            sequence = number // 3 if place == "two" else 0
+            name = f"monday_{sequence:06d}_{number:06d}_leftImg8bit.png"
+            write_png(tmp_path / place / name, picture(0))
+    found = {
+        place: predict_path(
+            tmp_path / place, network_folder, tmp_path / f"out_{place}", settings=settings, is_video=True
+        )
+        for place in ("one", "two")
+    }
+    together, apart = thing_ids(tmp_path / "out_one"), thing_ids(tmp_path / "out_two")
+    assert all(ids == together[0] != set() for ids in together)
+    assert apart[:3] == together[:3]
+    assert apart[3] == apart[4] == apart[5]
+    assert not apart[2] & apart[3]
+    assert found["two"].n_tracks == 2 * len(together[0]) == 2 * (found["one"].n_tracks or 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "sequence"),
+    [
+        ("aachen_000012_000019_leftImg8bit.png", "aachen_000012"),
+        ("bad-honnef_000000_000019.jpg", "bad-honnef_000000"),
+        ("my_city2_000003_000019_rightImg8bit.png", "my_city2_000003"),
+        ("aachen_000012_leftImg8bit.png", None),
+        ("drive_000012.png", None),
+        ("000012.png", None),
+        # Times are no sequences: a date, a second and its millionths.
+        ("20240101_120000_123456.png", None),
+        ("camera_1697000000_123456789.png", None),
+    ],
+)
+def test_the_sequence_stands_in_names_of_cityscapes_only(name: str, sequence: str | None) -> None:
+    assert sequence_of(name) == sequence
 
 
 def test_a_video_without_links_has_ids_per_frame(
@@ -201,6 +257,13 @@ def test_a_source_that_is_missing_unknown_or_empty_says_what_to_give(tmp_path: P
         find_pictures(tmp_path / "a.txt")
 
 
+def test_results_do_not_go_among_the_images(tmp_path: Path, network_folder: Path) -> None:
+    write_png(tmp_path / "in" / "a.png", picture(0))
+    with pytest.raises(ConfigError, match="choose another --out"):
+        predict_path(tmp_path / "in", network_folder, tmp_path / "in" / ".." / "in")
+    assert [path.name for path in (tmp_path / "in").iterdir()] == ["a.png"]
+
+
 def test_two_pictures_of_one_name_are_refused(tmp_path: Path) -> None:
     for suffix in (".png", ".jpg"):
         (tmp_path / f"street{suffix}").write_bytes(b"")
@@ -224,11 +287,21 @@ def test_nothing_readable_is_an_error_with_the_first_reason(
         predict_path(tmp_path / "street.png", network_folder, tmp_path / "out", settings=settings)
 
 
+def test_a_picture_counts_when_its_batch_is_done() -> None:
+    batches = [[_Picture("a", picture(0)), _Picture("b", None, "why")], [_Picture("c", picture(1))]]
+    worked: list[str] = []
+    seen = [
+        (entry.file_name, len(worked))
+        for entry in _each_when_done(batches, lambda batch: worked.extend(entry.file_name for entry in batch))
+    ]
+    assert seen == [("a", 2), ("b", 2), ("c", 3)]
+
+
 def test_batches_keep_order_hold_one_size_and_are_not_too_long() -> None:
     sizes = [(4, 4), (4, 4), (4, 4), (2, 2), None, (2, 2), (4, 4)]
     pictures = [_Picture(str(n), None if size is None else picture(n, size)) for n, size in enumerate(sizes)]
     batches = list(_batches(iter(pictures), 2))
-    assert [[entry.name for entry in batch] for batch in batches] == [
+    assert [[entry.file_name for entry in batch] for batch in batches] == [
         ["0", "1"],
         ["2"],
         ["3", "4"],

@@ -9,7 +9,7 @@ import torch
 
 from gestalt.config.network import PredictSettings
 from gestalt.errors import ConfigError, DataError, ShapeError
-from gestalt.inference.predictor import Predictor
+from gestalt.inference.predictor import LONGEST_SIDE_PX, Predictor
 from gestalt.panoptic import VOID
 
 CPU = torch.device("cpu")
@@ -94,7 +94,7 @@ def test_other_arrays_are_refused(predictor: Predictor, wrong: np.ndarray, said:
 
 @pytest.mark.parametrize(
     ("size", "scaled"),
-    [((24, 32), (48, 64)), ((96, 64), (48, 32)), ((1, 1600), (0.48, 768)), ((800, 1), (48, 0.06))],
+    [((24, 32), (48, 64)), ((96, 64), (48, 32)), ((1, 1600), (2.5, 4000)), ((800, 1), (48, 0.06))],
 )
 def test_images_come_near_the_working_height_and_long_ones_stay_small(
     network_folder: Path, settings: PredictSettings, size: tuple[int, int], scaled: tuple[float, float]
@@ -102,6 +102,25 @@ def test_images_come_near_the_working_height_and_long_ones_stay_small(
     predictor = Predictor.load(network_folder, CPU, dataclasses.replace(settings, height_px=48))
     scale = predictor._working_scale(size)
     assert (size[0] * scale, size[1] * scale) == pytest.approx(scaled)
+
+
+@pytest.mark.parametrize("height_px", [0, 192, 10_000])
+@pytest.mark.parametrize("view_scales", [[1.0], [0.5, 0.75, 1.0], [8.0, 0.01]])
+@pytest.mark.parametrize("size", [(192, 384), (2000, 20), (20, 2000), (12_000, 9000), (1, 1), (4000, 4000)])
+def test_no_view_gets_longer_than_the_limit(
+    network_folder: Path,
+    settings: PredictSettings,
+    size: tuple[int, int],
+    view_scales: list[float],
+    height_px: int,
+) -> None:
+    settings = dataclasses.replace(settings, height_px=height_px, view_scales=view_scales)
+    scale = Predictor.load(network_folder, CPU, settings)._working_scale(size)
+    wanted = height_px / size[0] if height_px else 1.0
+    longest = max(round(side * scale * view) for side in size for view in view_scales)
+    assert longest <= LONGEST_SIDE_PX
+    # Only what would be longer is made smaller, and no more than needed.
+    assert scale == pytest.approx(wanted) or (scale < wanted and longest == LONGEST_SIDE_PX)
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,14 @@ def test_little_overlap_is_no_link() -> None:
     assert ids(Tracker(TrackSettings(min_iou=0.0, memory_frames=0)), car(0), car(30)) == [1, 2]
 
 
+def test_tracks_that_are_ended_do_not_go_on_and_their_ids_stay_theirs(tracker: Tracker) -> None:
+    assert ids(tracker, car(20), car(40)) == [1, 2]
+    tracker.end_tracks()
+    assert ids(tracker, car(20), car(40)) == [3, 4]
+    assert ids(tracker, car(40), car(20)) == [4, 3]
+    assert tracker.n_tracks == 4
+
+
 def test_frames_of_another_size_begin_anew(tracker: Tracker) -> None:
     assert ids(tracker, car(10)) == [1]
     assert tracker.link(frame(car(10), size=(24, 61)))[1:].tolist() == [2]

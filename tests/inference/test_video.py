@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -50,6 +53,25 @@ def test_a_video_that_breaks_off_leaves_the_old_file_alone(tmp_path: Path) -> No
         break_off()
     assert [path.name for path in tmp_path.iterdir()] == ["drive.mp4"]
     assert (tmp_path / "drive.mp4").read_bytes() == b"old"
+
+
+def test_what_a_killed_run_left_of_the_same_video_is_removed(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-S", "-c", ""])
+    ended.wait()
+    running = os.getppid()
+    names = {
+        f".drive[1].{ended.pid}.tmp.mp4": False,
+        f".drive[1].{running}.tmp.mp4": True,
+        f".drive1.{ended.pid}.tmp.mp4": True,
+        f".drive[1].old.{ended.pid}.tmp.mp4": True,
+        f".drive[1].{ended.pid}.tmp.avi": True,
+    }
+    for name in names:
+        (tmp_path / name).write_bytes(b"half")
+    with VideoFile(tmp_path / "drive[1].mp4", 10.0) as video:
+        video.add(grey(0))
+    stays = {name for name, is_kept in names.items() if is_kept}
+    assert {path.name for path in tmp_path.iterdir()} == {"drive[1].mp4", *stays}
 
 
 def test_without_a_picture_there_is_no_file(tmp_path: Path) -> None:

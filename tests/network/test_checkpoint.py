@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from gestalt.config.network import NetworkSettings
+from gestalt.data.atomic_files import write_bytes
 from gestalt.errors import DataError
 from gestalt.network.architecture import build_network
 from gestalt.network.checkpoint import (
@@ -50,6 +51,23 @@ def test_equal_networks_have_equal_bytes(tmp_path: Path, network: PanopticNetwor
         save_network(tmp_path / name, network.to(memory_format=torch.channels_last), card)
     for file in (WEIGHTS, CARD):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_weights_never_lie_beside_the_card_of_others(
+    tmp_path: Path, network: PanopticNetwork, card: NetworkCard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_network(tmp_path, network, card)
+
+    def stop(path: Path, content: bytes) -> None:
+        if path.name == CARD:
+            raise KeyboardInterrupt
+        write_bytes(path, content)
+
+    monkeypatch.setattr("gestalt.network.checkpoint.write_bytes", stop)
+    with pytest.raises(KeyboardInterrupt):
+        save_network(tmp_path, network, dataclasses.replace(card, vocabulary=Vocabulary((4, 3), (2, 1, 0))))
+    with pytest.raises(DataError, match=r"card\.json does not exist"):
+        load_network(tmp_path, CPU)
 
 
 def test_a_missing_folder_names_the_stage_that_makes_it(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional
+from torchvision.ops import roi_align
 
 from gestalt.config.network import MAX_CASCADE, NetworkSettings
 from gestalt.network.architecture import build_network
@@ -64,6 +65,19 @@ def test_a_mask_that_fills_its_box_is_a_target_of_ones_but_for_its_corners() -> 
     mask[0, 4:12, 6:16] = True
     wanted = mask_targets(mask, torch.tensor([0]), torch.tensor([[6.0, 4, 16, 12]]))[0]
     assert wanted[1:-1].min() == wanted[:, 1:-1].min() == 1
+
+
+def test_each_box_is_cut_out_of_the_mask_that_it_names() -> None:
+    masks = torch.rand(3, 30, 40, generator=torch.Generator().manual_seed(0)) > 0.5
+    boxes = torch.tensor([[1.0, 2, 21, 27], [3.5, 0, 30, 12.25], [10, 10, 20, 20], [1, 2, 21, 27]])
+    rows = torch.tensor([2, 0, 2, 1])
+    # The independent way: one image per box.
+    alone = [
+        roi_align(masks[row][None, None].float(), [box[None]], 28, aligned=True)
+        for row, box in zip(rows, boxes)
+    ]
+    assert torch.equal(mask_targets(masks, rows, boxes), (torch.cat(alone)[:, 0] >= 0.5).float())
+    assert mask_targets(masks[:0], rows[:0], boxes[:0]).shape == (0, 28, 28)
 
 
 def test_proposals_carry_the_class_of_the_object_they_overlap(

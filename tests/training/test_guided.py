@@ -13,13 +13,15 @@ from gestalt.config.training import GuidedSettings
 from gestalt.errors import ConfigError
 from gestalt.network.architecture import build_network
 from gestalt.network.checkpoint import NetworkCard, save_network
+from gestalt.network.drop_loss import drop_rule
 from gestalt.network.merge import merge_panoptic
 from gestalt.network.panoptic_network import PanopticNetwork
 from gestalt.network.test_time import predict_views
 from gestalt.panoptic import VOID, Vocabulary
 from gestalt.training.batch import images_to_tensor
 from gestalt.training.curve import mean_of_last, write_curve
-from gestalt.training.guided import GuidedBatches, drop_rule, train_guided
+from gestalt.training.guided import train_guided
+from gestalt.training.guided_batches import GuidedBatches
 from gestalt.training.parts import Parts
 from gestalt.training.sample import TrainingSample
 from tests.training.conftest import VOCABULARY
@@ -82,7 +84,7 @@ def test_own_predictions_enter_the_queue_from_the_start_up_on_and_every_few_step
         passes.append(network.training)
         return predict_views(*args, **values)
 
-    monkeypatch.setattr("gestalt.training.guided.predict_views", count)
+    monkeypatch.setattr("gestalt.training.guided_batches.predict_views", count)
     batches = GuidedBatches(samples, network, guided_settings, 0, CPU)  # start-up 2, every 2 steps
     network.train()
     n_passes = []

@@ -20,7 +20,9 @@ from gestalt.config.training import GuidedSettings, SelfTrainingSettings
 from gestalt.data.ranks import Ranks, joined
 from gestalt.data.training_state import STATE_FILE
 from gestalt.network.architecture import build_network
-from gestalt.training.guided import GuidedBatches, TrainingResult, train_guided
+from gestalt.training.guided import train_guided
+from gestalt.training.guided_batches import GuidedBatches
+from gestalt.training.loop import TrainingResult
 from gestalt.training.parts import Parts
 from gestalt.training.sample import TrainingSample
 from gestalt.training.self_training import train_self

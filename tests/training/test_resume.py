@@ -12,7 +12,8 @@ from gestalt.config.training import GuidedSettings, SelfTrainingSettings
 from gestalt.data.training_state import STATE_FILE, forget_state, load_state, save_state
 from gestalt.errors import DataError
 from gestalt.network.architecture import build_network
-from gestalt.training.guided import TrainingResult, train_guided
+from gestalt.training.guided import train_guided
+from gestalt.training.loop import TrainingResult
 from gestalt.training.resume import state_folder
 from gestalt.training.sample import TrainingSample
 from gestalt.training.self_training import train_self
@@ -101,11 +102,11 @@ def test_another_seed_setting_or_input_is_another_training(tmp_path: Path) -> No
 
 def test_no_state_is_none_and_a_forgotten_one_too(tmp_path: Path) -> None:
     folder = tmp_path / "key"
-    assert load_state(folder, CPU) is None
+    assert load_state(folder) is None
     save_state(folder, {"step": 3})
-    assert load_state(folder, CPU) == {"step": 3}
+    assert load_state(folder) == {"step": 3}
     forget_state(folder)
-    assert load_state(folder, CPU) is None
+    assert load_state(folder) is None
     assert not folder.exists()
 
 
@@ -114,13 +115,13 @@ def test_a_damaged_state_says_what_to_delete(tmp_path: Path) -> None:
     path = tmp_path / STATE_FILE
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(DataError, match=r"state\.pt is damaged .*delete it to train from the start"):
-        load_state(tmp_path, CPU)
+        load_state(tmp_path)
 
 
 def test_a_state_with_foreign_code_is_refused(tmp_path: Path) -> None:
     torch.save({"bad": Path("x")}, tmp_path / STATE_FILE)
     with pytest.raises(DataError, match="is damaged"):
-        load_state(tmp_path, CPU)
+        load_state(tmp_path)
 
 
 def test_other_code_does_not_continue_the_training_of_before(
@@ -130,3 +131,14 @@ def test_other_code_does_not_continue_the_training_of_before(
     assert state_folder(tmp_path, {"seed": 0}) == before
     monkeypatch.setattr("gestalt.training.resume.code_version", lambda: "another loss")
     assert state_folder(tmp_path, {"seed": 0}) != before
+
+
+def test_a_training_that_starts_anew_tells_of_the_states_it_does_not_take(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert load_state(tmp_path / "own") is None
+    assert caplog.text == ""
+    save_state(tmp_path / "other", {"step": 3})
+    assert load_state(tmp_path / "own") is None
+    assert "starting anew" in caplog.text
+    assert str(tmp_path) in caplog.text

@@ -26,6 +26,14 @@ def must_exist(path: Path) -> None:
         raise DataError(f"{path} does not exist (seen from {Path.cwd()})")
 
 
+def must_be_folder(path: Path, what: str) -> None:
+    """Raise a ``DataError`` where no folder is; ``what`` is how the path was given, such as ``--network``."""
+    if not path.exists():
+        raise DataError(f"{what} {path} does not exist (seen from {Path.cwd()})")
+    if not path.is_dir():
+        raise DataError(f"{what} must be a folder, such as {path.parent}. Got the file {path}")
+
+
 def must_not_be_file(out: Path) -> None:
     """Raise a ``DataError`` where ``out``, or a folder above it, is a file."""
     for path in (out, *out.parents):

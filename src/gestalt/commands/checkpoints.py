@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gestalt.commands.arguments import must_exist, must_not_be_file, parse_size
-from gestalt.errors import ConfigError
+from gestalt.commands.arguments import must_be_folder, must_exist, must_not_be_file, parse_size
+from gestalt.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from gestalt.data.weight_report import WeightReport
@@ -44,13 +44,19 @@ def import_checkpoint(
     Prints which weights fit. No code in the file is run. Exits with 1, and writes nothing, when a weight is
     missing or has another shape and no vocabulary is given.
     """
-    from gestalt.config.presets import default_settings
-    from gestalt.network.checkpoint_files import import_network
-    from gestalt.panoptic import Vocabulary
-
     must_exist(checkpoint)
     must_not_be_file(out)
+    if vocabulary is not None:
+        must_exist(vocabulary)
     image_size = parse_size(size)
+
+    # These take seconds.
+    from gestalt.config.presets import default_settings
+    from gestalt.network.checkpoint_files import import_network, must_be_foreign
+    from gestalt.panoptic import Vocabulary
+
+    must_be_foreign(checkpoint)
+    _must_not_replace_another(out, checkpoint)
     found = import_network(
         checkpoint,
         out,
@@ -80,15 +86,29 @@ def convert(
 
     Only networks that detectron2 has can be converted, such as those of the preset `network=paper`.
     """
-    from gestalt.network.checkpoint_files import convert_network
-
-    must_exist(network)
+    must_be_folder(network, "the network")
     if to not in ENDINGS:
         raise ConfigError(f"--to must be {' or '.join(ENDINGS)}. Got: {to!r}")
     if out.suffix.lower() not in ENDINGS[to]:
         raise ConfigError(f"--out must end with {' or '.join(ENDINGS[to])} for {to}. Got: {out.name}")
+
+    # This takes seconds.
+    from gestalt.network.checkpoint_files import convert_network
+
     convert_network(network, out)
     print(f"{out} written")
+
+
+def _must_not_replace_another(out: Path, checkpoint: Path) -> None:
+    """Raise a ``DataError`` where ``out`` holds a network that did not come from a file of this name."""
+    from gestalt.network.checkpoint import CARD, read_card
+
+    if (out / CARD).exists() and not any(
+        source.startswith(f"{checkpoint.name} (") for source in read_card(out).sources
+    ):
+        raise DataError(
+            f"{out} holds a network that is not from {checkpoint.name}; choose another --out, or delete it first"
+        )
 
 
 def _print_report(report: WeightReport) -> None:

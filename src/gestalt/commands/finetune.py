@@ -6,6 +6,7 @@ The one command that learns from labels. It is no stage: the pipeline never sees
 from __future__ import annotations
 
 import contextlib
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -115,7 +116,6 @@ def _train(
     device: torch.device,
 ) -> None:
     from gestalt.data.label_spaces import load_label_space
-    from gestalt.data.training_state import forget_state
     from gestalt.network.checkpoint import save_network
     from gestalt.runtime import available_cores
     from gestalt.training.curve import write_curve
@@ -149,9 +149,8 @@ def _train(
     own_card = finetuned_card(result, card.settings, space, sources=sources, metrics=metrics)
     save_network(out, result.network, own_card)
     write_curve(out / CURVE, result.curve)
-    forget_state(result.folder)
-    with contextlib.suppress(OSError):
-        (out / STATE).rmdir()
+    # Also what interrupted trainings of other settings left here: nothing goes on from it any more.
+    shutil.rmtree(out / STATE, ignore_errors=True)
     if result.origins is not None:
         for line in _describe_origins(result.origins, card, own_card):
             print(line)

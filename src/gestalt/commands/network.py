@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gestalt.commands.arguments import parse_size
+from gestalt.commands.arguments import must_be_folder, parse_size
 from gestalt.commands.checkpoints import convert, import_checkpoint
 
 app = typer.Typer(help="Take a trained network elsewhere.", no_args_is_help=True)
@@ -22,8 +22,12 @@ def export_graph(
     ],
     out: Annotated[Path, typer.Option(help="File to write: .onnx or .pt2; its card .json lies beside it.")],
     form: Annotated[
-        str, typer.Option("--format", help="onnx or torch (a program of torch.export).")
-    ] = "onnx",
+        str,
+        typer.Option(
+            "--format",
+            help="onnx or torch (a program of torch.export). [default: as the ending of --out says]",
+        ),
+    ] = "",
     size: Annotated[
         str,
         typer.Option(
@@ -36,11 +40,15 @@ def export_graph(
     One image at a time, of one size. The panoptic merge stays outside (docs/serving.md). The graph is compared with
     the network before it is written.
     """
-    from gestalt.inference.deployment import card_path, check_target, export_network
+    must_be_folder(network, "the network")
+    image_size = parse_size(size) if size else None
+
+    # These take seconds.
+    from gestalt.inference.deployment import card_path, check_target, export_network, form_of
     from gestalt.runtime import available_cores, start
 
+    form = form or form_of(out)
     check_target(out, form)
-    image_size = parse_size(size) if size else None
     start(threads=available_cores())
     card = export_network(network, out, form=form, size=image_size)
     height, width = card.image_size

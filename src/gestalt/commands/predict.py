@@ -14,6 +14,7 @@ from gestalt.commands.arguments import (
     DeviceName,
     NetworkFolder,
     OutFolder,
+    must_be_folder,
     must_exist,
     must_not_be_file,
     own_section,
@@ -40,8 +41,8 @@ def predict(
         typer.Option(
             min=0,
             help="Rows that images are scaled to for the network; maps keep the images' own size. "
-            "0 keeps it for the network too. By default predict.height_px of params.yaml; "
-            "where that is 0, the height that the network was trained at.",
+            "0 keeps it for the network too. No side gets longer than 4000 pixels. By default predict.height_px "
+            "of params.yaml; where that is 0, the height that the network was trained at.",
         ),
     ] = None,
     batch: Annotated[
@@ -67,8 +68,9 @@ def predict(
         bool | None,
         typer.Option(
             "--video/--no-video",
-            help="Link objects over the images, in the order of their names: ids and colours stay from frame to "
-            "frame. By default for video files only. Section tracks of params.yaml says how.",
+            help="Link objects over the images, which are one sequence in the order of their names, or several where "
+            "they are called <city>_<sequence>_<frame> as in Cityscapes: ids and colours stay from frame to frame. By "
+            "default for video files only. Section tracks of params.yaml says how.",
             show_default=False,
         ),
     ] = None,
@@ -88,18 +90,23 @@ def predict(
 
     Exits with 1 when an image could not be read; the others are predicted all the same.
     """
-    from gestalt.inference.formats import PREDICTIONS, USUAL_FORMS, check_forms
+    must_exist(source)
+    must_not_be_file(out)
+    if network != FINAL_NETWORK:
+        must_be_folder(network, "--network")
+    scales = None if views is None else _scales(views)
+
+    # These take seconds.
+    from gestalt.inference.formats import FORMS_WITH_TRACKS, PREDICTIONS, USUAL_FORMS, check_forms
     from gestalt.inference.paths import predict_path
     from gestalt.runtime import available_cores, choose_device, start
 
-    must_exist(source)
-    must_not_be_file(out)
     forms = tuple(form or USUAL_FORMS)
     check_forms(forms)
     chosen = choose_device(device, key="--device")
     given: dict[str, Any] = {
         "batch_size": batch,
-        "view_scales": None if views is None else _scales(views),
+        "view_scales": scales,
         "view_flip": flip,
     }
     settings = dataclasses.replace(
@@ -116,17 +123,23 @@ def predict(
         is_video=video,
         tracks=own_section("tracks"),
     )
-    linked = "" if summary.n_tracks is None else f", {summary.n_tracks} objects followed"
-    print(f"{summary.n_images} images{linked} -> {summary.out}")
+    linked = ""
+    if summary.n_tracks is not None and set(forms) & set(FORMS_WITH_TRACKS):
+        linked = f", {_count(summary.n_tracks, 'object')} followed"
+    print(f"{_count(summary.n_images, 'image')}{linked} -> {summary.out}")
     for name, reason in summary.failed:
         print(f"not read: {name}: {reason}", file=sys.stderr)
     if summary.failed:
         n_failed = len(summary.failed)
+        n_all = _count(summary.n_images + n_failed, "image")
         listed = f"; {out / PREDICTIONS} lists them under `failed`" if "coco" in forms else ""
-        print(
-            f"{n_failed} of {summary.n_images + n_failed} images could not be read{listed}", file=sys.stderr
-        )
+        print(f"{n_failed} of {n_all} could not be read{listed}", file=sys.stderr)
         raise typer.Exit(EXIT_ERROR)
+
+
+def _count(number: int, what: str) -> str:
+    """``1 image``, ``2 images``."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _scales(text: str) -> list[float]:
@@ -146,11 +159,13 @@ def _predict_settings(network: Path, height: int | None) -> PredictSettings:
     """The section ``predict`` with the working height that was asked for, or that of the training."""
     from gestalt.network.checkpoint import CARD, WEIGHTS, read_card
 
-    if network == FINAL_NETWORK and not all((network / name).is_file() for name in (CARD, WEIGHTS)):
-        raise DataError(
-            f"{network} holds no trained network; `dvc repro self_training` trains it, `dvc pull` fetches it, "
-            "and --network names another one"
-        )
+    if missing := [name for name in (CARD, WEIGHTS) if not (network / name).is_file()]:
+        hint = f"--network must be the folder of one, such as {FINAL_NETWORK}"
+        if network == FINAL_NETWORK:
+            hint = (
+                "`dvc repro self_training` trains it, `dvc pull` fetches it, and --network names another one"
+            )
+        raise DataError(f"{network} holds no trained network ({' and '.join(missing)} missing); {hint}")
     settings: PredictSettings = own_section("predict")
     # Objects much larger than those of the training images are not found.
     trained_height = read_card(network).image_size[0]

@@ -23,6 +23,8 @@ PARAMS_FILE = Path("params.yaml")
 N_LISTED = 5
 # What to do about a file that cannot be read.
 REWRITE = "mend it by hand, or delete the file and `gestalt configure preset=embedded` writes it anew"
+# A file of an older version holds keys that are gone.
+UPDATE = " `gestalt configure` brings a file of an older version up to date."
 
 
 def load_params(path: Path = PARAMS_FILE, overrides: Sequence[str] = ()) -> Params:
@@ -37,7 +39,7 @@ def load_params(path: Path = PARAMS_FILE, overrides: Sequence[str] = ()) -> Para
             missing, mistyped or out of range, or whose value cannot work.
     """
     content = read_file(path)
-    check_names(content, known_keys(Params), origin=str(path))
+    check_names(content, known_keys(Params), origin=str(path), advice=UPDATE)
     values = OmegaConf.create(content)
     for override in read_values(overrides):
         OmegaConf.update(values, override.key, override.value)

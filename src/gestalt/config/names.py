@@ -42,13 +42,14 @@ def nest(key: str, value: Any) -> dict[str, Any]:
     return nested
 
 
-def check_names(values: Mapping[Any, Any], known: Sequence[str], *, origin: str) -> None:
+def check_names(values: Mapping[Any, Any], known: Sequence[str], *, origin: str, advice: str = "") -> None:
     """Raise on the first key that does not exist, and on a section that holds a value instead of keys.
 
     Args:
         values: Nested plain values, as YAML gives them.
         known: Full paths of all keys.
         origin: What to call the values in messages.
+        advice: What else helps against an unknown key.
 
     Raises:
         ConfigError: With the key's full path, and what to write instead.
@@ -58,7 +59,7 @@ def check_names(values: Mapping[Any, Any], known: Sequence[str], *, origin: str)
         if key in sections:
             raise ConfigError(f"{origin}: {not_a_section(key, value, known)}")
         if key not in known:
-            raise ConfigError(f"{origin}: {unknown_key(key, known)}")
+            raise ConfigError(f"{origin}: {unknown_key(key, known)}{advice}")
 
 
 def unknown_key(key: str, known: Sequence[str]) -> str:

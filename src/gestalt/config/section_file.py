@@ -71,7 +71,8 @@ def _override(values: dict[str, Any], name: str, override: str) -> None:
     for parent in parents:
         section = section.get(parent, {})
     if not sign or not isinstance(section, dict) or last not in section:
-        raise ConfigError(f"an override is key=value with a key of {name}. Got: {override!r}")
+        known = f"; known keys: {', '.join(sorted(section))}" if sign and isinstance(section, dict) else ""
+        raise ConfigError(f"an override is key=value with a key of {name}. Got: {override!r}{known}")
     try:
         section[last] = json.loads(text)
     except ValueError:

@@ -84,7 +84,7 @@ def joined(device: str, *, key: str = "--device") -> Iterator[tuple[Ranks, torch
         chosen = choose_device(f"{chosen.type}:{os.environ['LOCAL_RANK']}", key=key)
         torch.cuda.set_device(chosen)
     distributed.init_process_group("gloo" if chosen.type == "cpu" else "nccl")
-    try:
-        yield Ranks(distributed.get_rank(), distributed.get_world_size()), chosen
-    finally:
-        distributed.destroy_process_group()
+    yield Ranks(distributed.get_rank(), distributed.get_world_size()), chosen
+    # Not after an error: leaving waits for the others on GPUs, and they wait in an exchange that this process will
+    # never join. Once it has ended, torchrun ends them.
+    distributed.destroy_process_group()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,8 @@ from gestalt.errors import DataError
 
 STATE_FILE = "state.pt"
 KEY_LENGTH = 16
+
+logger = logging.getLogger(__name__)
 
 
 def state_folder(cache_dir: Path, key: Mapping[str, Any]) -> Path:
@@ -34,17 +37,27 @@ def save_state(folder: Path, state: Mapping[str, Any]) -> None:
         torch.save(dict(state), aside)
 
 
-def load_state(folder: Path, device: torch.device) -> dict[str, Any] | None:
+def load_state(folder: Path) -> dict[str, Any] | None:
     """What ``save_state`` wrote, or None where there is nothing.
+
+    Tensors lie on the CPU, where AdamW counts its steps: on a GPU each count would be waited for, weight by weight.
+    States of other trainings beside it are told about, because somebody may have expected to go on with one.
 
     Raises:
         DataError: The file is damaged.
     """
     path = folder / STATE_FILE
     if not path.exists():
+        if others := sorted(folder.parent.glob(f"*/{STATE_FILE}")):
+            logger.warning(
+                "starting anew: %s holds unfinished trainings of other settings, inputs or code (%d); delete what "
+                "nobody needs",
+                folder.parent,
+                len(others),
+            )
         return None
     try:
-        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
         raise DataError(
             f"{path} is damaged ({str(error).splitlines()[0]}); delete it to train from the start"

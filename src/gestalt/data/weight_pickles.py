@@ -19,15 +19,10 @@ from torch import Tensor
 
 # What NumPy called its innermost package before version 2, and since.
 CORES = ("core", "_core")
-# Everything that a pickle of names and numeric arrays needs; nothing here calls anything else.
-HARMLESS = {
-    ("collections", "OrderedDict"),
-    ("_codecs", "encode"),
-    ("numpy", "dtype"),
-    ("numpy", "ndarray"),
-    *((f"numpy.{core}.multiarray", name) for core in CORES for name in ("_reconstruct", "scalar")),
-    *((f"numpy.{core}.numeric", "_frombuffer") for core in CORES),
-}
+# What a pickle of names and arrays needs besides arrays; nothing here calls anything else.
+HARMLESS = {("collections", "OrderedDict"), ("_codecs", "encode")}
+# Kinds of elements whose bytes are their values: numbers and text. Those of objects would be addresses.
+PLAIN_KINDS = "biufcSU"
 # Names of torch's storages and the type of their elements.
 STORAGES = {
     "DoubleStorage": torch.float64,
@@ -50,11 +45,79 @@ ZIP_HEADER_BYTES, ZIP_LENGTHS = 30, slice(26, 30)
 StorageReader = Callable[[str, torch.dtype, int], Tensor]
 
 
+class ElementType:
+    """The elements of a pickled array; size and byte order are taken from the pickle, nothing else.
+
+    NumPy believes what a pickle says about a type: that bytes are objects, or numbers addresses.
+    """
+
+    def __init__(self, code: Any, *_options: Any) -> None:
+        """Size and kind by NumPy's code, such as f4."""
+        self.dtype = np.dtype(str(code))
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether these are numbers or text."""
+        return self.dtype.kind in PLAIN_KINDS
+
+    def __setstate__(self, state: Any) -> None:
+        """The byte order."""
+        if state[1] in ("<", ">"):
+            self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class PlainArray(np.ndarray):
+    """An array whose content comes from a pickle; one of anything but numbers and text stays empty."""
+
+    def __setstate__(self, state: Any) -> None:
+        """Shape, elements, order and bytes."""
+        shape, element, is_fortran, content = state[-4:]
+        if element.is_plain:
+            super().__setstate__((1, shape, element.dtype, is_fortran, content))
+
+
+def _empty_array(*_arguments: Any) -> PlainArray:
+    return PlainArray((0,), np.bool_)
+
+
+def _array_from_bytes(
+    content: Any, element: ElementType, shape: Sequence[int], order: str, *_rest: Any
+) -> np.ndarray:
+    return np.frombuffer(content, element.dtype).reshape(shape, order="F" if order == "F" else "C")
+
+
+def _scalar(element: ElementType, content: Any = b"") -> Any:
+    if not element.is_plain:
+        return None
+    # Strings of Python 2 are text here.
+    content = content.encode("latin1") if isinstance(content, str) else content
+    return np.frombuffer(content, element.dtype, 1)[0]
+
+
+def _no_bytes() -> bytes:
+    return b""
+
+
+# The names that pickles of arrays hold, and what is taken in their place. NumPy's array type takes any bytes for
+# objects when it is called, so nothing that can be called stands for it.
+ARRAY_PARTS: dict[tuple[str, str], Any] = {
+    ("numpy", "dtype"): ElementType,
+    ("numpy", "ndarray"): "numpy.ndarray",
+    # What protocol 2 calls for the content of an empty array.
+    ("__builtin__", "bytes"): _no_bytes,
+    **{(f"numpy.{core}.multiarray", "_reconstruct"): _empty_array for core in CORES},
+    **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in CORES},
+    **{(f"numpy.{core}.numeric", "_frombuffer"): _array_from_bytes for core in CORES},
+}
+
+
 class HarmlessUnpickler(pickle.Unpickler):
     """Reads numbers, strings, containers and NumPy arrays; refuses every other class or function by name."""
 
     def find_class(self, module: str, name: str) -> Any:
         """What a pickle may name."""
+        if (module, name) in ARRAY_PARTS:
+            return ARRAY_PARTS[module, name]
         if (module, name) not in HARMLESS:
             raise pickle.UnpicklingError(f"it names {module}.{name}, which weights do not need")
         return super().find_class(module, name)
@@ -117,7 +180,7 @@ class InertUnpickler(HarmlessUnpickler):
             return STORAGES[name]
         if rebuild := REBUILDERS.get((module, name)):
             return rebuild
-        if (module, name) in HARMLESS:
+        if (module, name) in HARMLESS or (module, name) in ARRAY_PARTS:
             return super().find_class(module, name)
         self._left_out.add(f"{module}.{name}")
         return Placeholder

@@ -392,12 +392,12 @@ class DistillationTraining:
         )
 
     def _restore(self) -> None:
-        if (state := load_state(self._folder, self._device)) is None:
+        if (state := load_state(self._folder)) is None:
             return
         self._step, self.curve = state["step"], state["curve"]
         self._network.load_state_dict(state["student"])
         self._teacher.load_state_dict(state["teacher"])
-        self._centre, self._place_centre = state["centres"]
+        self._centre, self._place_centre = (centre.to(self._device) for centre in state["centres"])
         self._optimiser.load_state_dict(state["optimiser"])
 
 

@@ -130,12 +130,29 @@ def check_target(out: Path, form: str) -> None:
     """Refuse a format or a file name before any work.
 
     Raises:
-        ConfigError: The format is unknown, or the suffix belongs to another one.
+        ConfigError: The format is unknown, the suffix belongs to another one, or the card would take the place of
+            that of a graph of another format.
     """
     if form not in SUFFIXES:
         raise ConfigError(f"--format is {form!r}; known formats: {', '.join(SUFFIXES)}")
     if out.suffix != SUFFIXES[form]:
         raise ConfigError(f"a file of the format {form} ends in {SUFFIXES[form]}. Got: {out}")
+    for suffix in set(SUFFIXES.values()) - {out.suffix}:
+        if (other := out.with_suffix(suffix)).exists():
+            raise ConfigError(f"{card_path(out)} is the card of {other}; choose another name than {out}")
+
+
+def form_of(out: Path) -> str:
+    """The format whose files end as ``out`` does.
+
+    Raises:
+        ConfigError: No format does.
+    """
+    for form, suffix in SUFFIXES.items():
+        if out.suffix == suffix:
+            return form
+    known = " or ".join(f"{suffix} ({form})" for form, suffix in SUFFIXES.items())
+    raise ConfigError(f"--out must end in {known}. Got: {out}")
 
 
 def card_path(graph: Path) -> Path:

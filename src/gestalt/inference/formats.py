@@ -81,10 +81,10 @@ class Form(ABC):
     ) -> None: ...
 
     @abstractmethod
-    def add(self, name: str, image: UInt8Array, prediction: PanopticPrediction) -> None:
-        """Write what belongs to one picture: its name, (H, W, 3) uint8 RGB, and what was predicted."""
+    def add(self, file_name: str, image: UInt8Array, prediction: PanopticPrediction) -> None:
+        """Write what belongs to one picture: its file name, (H, W, 3) uint8 RGB, and what was predicted."""
 
-    def miss(self, name: str, reason: str) -> None:  # noqa: B027 - most forms have no place for it
+    def miss(self, file_name: str, reason: str) -> None:  # noqa: B027 - most forms have no place for it
         """Note a picture that could not be read."""
 
 
@@ -103,12 +103,12 @@ class OverlayForm(Form):
         if self._video is not None:
             self._video.__exit__(kind, error, trace)
 
-    def add(self, name: str, image: UInt8Array, prediction: PanopticPrediction) -> None:
+    def add(self, file_name: str, image: UInt8Array, prediction: PanopticPrediction) -> None:
         """Draw the prediction over the picture; objects of a video have a colour each that stays."""
         colours = track_colours(prediction.panoptic, self._colours) if self._series.has_tracks else None
         overlay = draw_overlay(image, prediction.panoptic, self._colours, colours)
         if self._video is None:
-            write_png(self._series.out / f"{name}_overlay.png", overlay)
+            write_png(self._series.out / f"{Path(file_name).stem}_overlay.png", overlay)
         else:
             self._video.add(overlay)
 
@@ -132,25 +132,26 @@ class CocoForm(Form):
             if kind is None:
                 self._write_json(self._series.out / PREDICTIONS)
 
-    def add(self, name: str, image: UInt8Array, prediction: PanopticPrediction) -> None:
+    def add(self, file_name: str, image: UInt8Array, prediction: PanopticPrediction) -> None:
         """Write the segment ids as a PNG and keep the annotation."""
-        file_name = f"{name}_panoptic.png"
-        write_png(self._series.out / file_name, ids_to_rgb(segment_ids(prediction.panoptic)))
+        name = Path(file_name).stem
+        map_name = f"{name}_panoptic.png"
+        write_png(self._series.out / map_name, ids_to_rgb(segment_ids(prediction.panoptic)))
         height, width = prediction.panoptic.size
         line = {
-            "image": {"id": name, "height": height, "width": width},
+            "image": {"id": name, "file_name": file_name, "height": height, "width": width},
             "annotation": {
                 "image_id": name,
-                "file_name": file_name,
+                "file_name": map_name,
                 "segments_info": _scored_segments(prediction, self._series.card),
             },
         }
         with explain_full_disk(self._series.out):
             print(json.dumps(line), file=self._lines)
 
-    def miss(self, name: str, reason: str) -> None:
+    def miss(self, file_name: str, reason: str) -> None:
         """List it under ``failed``."""
-        self._failed.append({"file_name": name, "reason": reason})
+        self._failed.append({"file_name": file_name, "reason": reason})
 
     def _write_json(self, path: Path) -> None:
         with written_aside(path) as aside, aside.open("w", encoding="utf-8") as file:
@@ -204,10 +205,10 @@ class CityscapesForm(Form):
             text = json.dumps(content, indent=1) + "\n"
             write_bytes(self._series.out / INSTANCE_ID_CLASSES, text.encode())
 
-    def add(self, name: str, image: UInt8Array, prediction: PanopticPrediction) -> None:
+    def add(self, file_name: str, image: UInt8Array, prediction: PanopticPrediction) -> None:
         """Write the instance ids."""
         ids = to_instance_ids(prediction.panoptic, self._ids)
-        write_png(self._series.out / f"{name}_gtFine_instanceIds.png", ids)
+        write_png(self._series.out / f"{Path(file_name).stem}_gtFine_instanceIds.png", ids)
 
 
 FORMS: dict[str, Callable[[Series], Form]] = {
@@ -216,6 +217,8 @@ FORMS: dict[str, Callable[[Series], Form]] = {
     "cityscapes": CityscapesForm,
 }
 USUAL_FORMS = ("overlay", "coco")
+# Forms that show from picture to picture which object is which.
+FORMS_WITH_TRACKS = ("overlay", "coco")
 
 
 @contextmanager

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,13 +14,19 @@ from gestalt.config.network import PredictSettings
 from gestalt.config.presets import default_settings
 from gestalt.config.tracks import TrackSettings
 from gestalt.data.images import IMAGE_SUFFIXES, read_image
-from gestalt.errors import DataError
+from gestalt.errors import ConfigError, DataError
 from gestalt.inference.formats import USUAL_FORMS, Series, check_forms, open_forms
 from gestalt.inference.predictor import Predictor
 from gestalt.inference.tracks import Tracker
 from gestalt.inference.video import VIDEO_SUFFIXES, Video, open_video
 from gestalt.panoptic import UInt8Array
 from gestalt.runtime import progress
+
+# `<city>_<sequence>_<frame>`, as Cityscapes names frames, and behind it of what kind the picture is.
+CITYSCAPES_FRAME = re.compile(r"(?P<sequence>[A-Za-z][\w-]*_\d{6})_\d{6}(_[A-Za-z]\w*)?")
+
+# What stands for a frame of a video where a picture would have the name of its file.
+FRAME_SUFFIX = ".png"
 
 
 @dataclass(frozen=True)
@@ -44,12 +51,12 @@ class _Picture:
     """One picture on its way through.
 
     Attributes:
-        name: What results are called; the whole file name when it could not be read.
+        file_name: Of the picture; for a frame of a video the name it would have as one.
         image: None when it could not be read.
         reason: Why it could not be read.
     """
 
-    name: str
+    file_name: str
     image: UInt8Array | None
     reason: str = ""
 
@@ -95,15 +102,20 @@ def predict_path(
         device: A GPU where there is one when None.
         forms: Names of ``formats.FORMS``.
         is_video: Whether objects are linked over the pictures, which follow each other by name; None does so for
-            video files only.
+            video files only. Where names are those of Cityscapes, nothing is linked from one sequence to the next.
         tracks: Section ``tracks``; the embedded preset when None.
 
     Raises:
-        ConfigError: A form is unknown, or the device has too little memory.
+        ConfigError: A form is unknown, ``out`` is ``source``, or the device has too little memory.
         DataError: ``source`` is missing, of an unknown kind or has no readable picture; the network is
             broken; ``out`` cannot be written.
     """
     check_forms(forms)
+    if out.resolve() == source.resolve():
+        raise ConfigError(
+            f"results and images would share the folder {out}, and the next time results would be taken for images; "
+            "choose another --out"
+        )
     is_file = source.suffix.lower() in VIDEO_SUFFIXES
     files = [] if is_file else find_pictures(source)
     predictor = Predictor.load(network, device, settings)
@@ -113,22 +125,33 @@ def predict_path(
     if is_file if is_video is None else is_video:
         tracker = Tracker(tracks or default_settings("tracks"))
     series = Series(source.stem, out, predictor.card, found.frame_rate_hz, tracker is not None)
-    n_images, failed = 0, []
+    n_images, failed, sequence = 0, [], None
     with open_forms(forms, series) as writers:
-        shown = progress(found.pictures, label="predict", total=found.total, unit="image")
-        for batch in _batches(shown, predictor.batch_size):
-            readable = [(entry.name, entry.image) for entry in batch if entry.image is not None]
+
+        def work(batch: list[_Picture]) -> None:
+            nonlocal sequence
+            readable = [(entry.file_name, entry.image) for entry in batch if entry.image is not None]
             for entry in batch:
                 if entry.image is None:
-                    failed.append((entry.name, entry.reason))
                     for writer in writers:
-                        writer.miss(entry.name, entry.reason)
+                        writer.miss(entry.file_name, entry.reason)
             predictions = predictor.predict_batch([image for _, image in readable]) if readable else []
-            for (name, image), prediction in zip(readable, predictions, strict=True):
-                linked = prediction if tracker is None else tracker.follow(prediction)
+            for (file_name, image), prediction in zip(readable, predictions, strict=True):
+                linked = prediction
+                if tracker is not None:
+                    before, sequence = sequence, None if is_file else sequence_of(file_name)
+                    if sequence != before:
+                        tracker.end_tracks()
+                    linked = tracker.follow(prediction)
                 for writer in writers:
-                    writer.add(name, image, linked)
-            n_images += len(readable)
+                    writer.add(file_name, image, linked)
+
+        done = _each_when_done(_batches(found.pictures, predictor.batch_size), work)
+        for picture in progress(done, label="predict", total=found.total, unit="image"):
+            if picture.image is None:
+                failed.append((picture.file_name, picture.reason))
+            else:
+                n_images += 1
         if not n_images:
             reason = failed[0][1] if failed else "it has no frame"
             raise DataError(f"nothing in {source} could be predicted: {reason}")
@@ -162,6 +185,12 @@ def find_pictures(source: Path) -> list[Path]:
     return found
 
 
+def sequence_of(file_name: str) -> str | None:
+    """City and number of the sequence in a name of Cityscapes' kind; None in any other."""
+    found = CITYSCAPES_FRAME.fullmatch(Path(file_name).stem)
+    return found and found["sequence"]
+
+
 def _make_writable(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -181,7 +210,7 @@ def _name_frames(video: Video, source: Path) -> Iterator[_Picture]:
     """The frames, and at the end whether the file was shorter than it says."""
     n_read = 0
     for frame in video.frames:
-        yield _Picture(f"{source.stem}_{n_read:06d}", frame)
+        yield _Picture(f"{source.stem}_{n_read:06d}{FRAME_SUFFIX}", frame)
         n_read += 1
     if n_missing := video.missing_frames(n_read):
         reason = f"ends after {n_read} frames, {n_missing} less than it says; it is cut short or damaged"
@@ -190,9 +219,18 @@ def _name_frames(video: Video, source: Path) -> Iterator[_Picture]:
 
 def _read(path: Path) -> _Picture:
     try:
-        return _Picture(path.stem, read_image(path))
+        return _Picture(path.name, read_image(path))
     except DataError as error:
         return _Picture(path.name, None, str(error))
+
+
+def _each_when_done(
+    batches: Iterable[list[_Picture]], work: Callable[[list[_Picture]], None]
+) -> Iterator[_Picture]:
+    """Every picture once ``work`` is through with its batch, so that a bar counts what is done, not what is read."""
+    for batch in batches:
+        work(batch)
+        yield from batch
 
 
 def _batches(pictures: Iterable[_Picture], batch_size: int) -> Iterator[list[_Picture]]:

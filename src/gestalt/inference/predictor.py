@@ -20,8 +20,9 @@ from gestalt.network.test_time import predict_views
 from gestalt.panoptic import PanopticMap, UInt8Array
 from gestalt.runtime import choose_device
 
-# Wider images are scaled to this many working heights instead: a line of pixels must not become a huge image.
-MAX_ASPECT = 16
+# Longest side of a view, px, as CUPS limits the views of its teacher: memory grows with the pixels that the network
+# sees, and neither a line of pixels nor a height typed with a digit too many must ask for more than there is.
+LONGEST_SIDE_PX = 4000
 
 CPU_OUT_OF_MEMORY = "can't allocate memory"
 
@@ -85,6 +86,9 @@ class Predictor:
     def __call__(self, image: UInt8Array) -> PanopticPrediction:
         """Predict one image: (H, W, 3) uint8 RGB of any size, from one pixel up; the map has that size.
 
+        The network sees it at the working height, smaller where a view's longest side would be above
+        ``LONGEST_SIDE_PX``.
+
         Raises:
             ConfigError: The device has too little memory.
             ShapeError: Another shape or dtype.
@@ -134,10 +138,9 @@ class Predictor:
         ]
 
     def _working_scale(self, size: tuple[int, int]) -> float:
-        """Factor that brings an image of (H, W) to the working height, or as near as its shape allows."""
-        if not self._settings.height_px:
-            return 1.0
-        return self._settings.height_px / max(size[0], size[1] / MAX_ASPECT)
+        """Factor that brings an image of (H, W) to the working height, or as near as no view gets too long."""
+        wanted = self._settings.height_px / size[0] if self._settings.height_px else 1.0
+        return min(wanted, LONGEST_SIDE_PX / (max(size) * max(self._settings.view_scales)))
 
 
 def _check_image(image: UInt8Array) -> None:

@@ -69,8 +69,8 @@ class Tracker:
     A mask is expected where its track would be had it gone on as between the last two times it was seen. An instance
     continues a track of its class when its mask and the expected one overlap enough, each track at most once, so that
     the overlaps of all links together are largest. Tracks that find no instance wait for some frames; all end where
-    the size of the frames changes. Numbers count from 1 and are never given twice. The memory is that of the last
-    frames, however long the video.
+    the size of the frames changes, or when told so. Numbers count from 1 and are never given twice. The memory is that
+    of the last frames, however long the video.
     """
 
     def __init__(self, settings: TrackSettings) -> None:
@@ -83,6 +83,10 @@ class Tracker:
     def n_tracks(self) -> int:
         """Tracks so far; also the largest id."""
         return len(self._known.classes) - 1
+
+    def end_tracks(self) -> None:
+        """Let no track go on: the next frame is of another place or time."""
+        self._frames.clear()
 
     def follow(self, prediction: PanopticPrediction) -> PanopticPrediction:
         """The same prediction with the ids of tracks as instance ids.
@@ -111,7 +115,7 @@ class Tracker:
             DataError: There are more tracks than an instance map has ids.
         """
         if self._frames and self._frames[0].track_map.shape != panoptic.size:
-            self._frames.clear()
+            self.end_tracks()
         rows, columns = np.nonzero(panoptic.instance_map)
         inside = panoptic.instance_map[rows, columns]
         areas = np.bincount(inside, minlength=1)

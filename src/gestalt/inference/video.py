@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
 USUAL_FRAME_RATE_HZ = 25.0
 # Some containers know their length in seconds only, and the number of frames comes out wrong by one or two.
 MISCOUNTED_FRAMES = 2
+
+# Between the number of the process that writes a video and the suffix.
+ASIDE = ".tmp"
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,13 +69,14 @@ def open_video(path: Path) -> Video:
 class VideoFile:
     """Writes a video from its first picture on, beside its place, and moves it there at the end.
 
-    Without a picture there is no file; nor is there one when the block ends with an error.
+    Without a picture there is no file; nor is there one when the block ends with an error. What a run that was
+    killed left of the same video is removed.
     """
 
     def __init__(self, path: Path, frame_rate_hz: float) -> None:
         self._path, self._frame_rate_hz = path, frame_rate_hz
         # The suffix stays last: the writer chooses the container by it.
-        self._aside = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+        self._aside = path.with_name(f".{path.stem}.{os.getpid()}{ASIDE}{path.suffix}")
         self._writer: cv2.VideoWriter | None = None
 
     def __enter__(self) -> VideoFile:
@@ -94,12 +99,33 @@ class VideoFile:
             DataError: No video can be written there.
         """
         if self._writer is None:
+            _remove_leftovers(self._path)
             height, width = picture.shape[:2]
             codec = cv2.VideoWriter.fourcc(*"mp4v")
             self._writer = cv2.VideoWriter(str(self._aside), codec, self._frame_rate_hz, (width, height))
             if not self._writer.isOpened():
                 raise DataError(f"{self._path} cannot be written as a video; is the folder writable?")
         self._writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Delete what processes that are gone wrote beside ``path``; another one may be writing right now."""
+    start, end = f".{path.stem}.", f"{ASIDE}{path.suffix}"
+    for aside in path.parent.glob(f"{glob.escape(start)}*{glob.escape(end)}"):
+        process = aside.name.removeprefix(start).removesuffix(end)
+        if process.isdecimal() and not _is_running(int(process)):
+            aside.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        # It is there and somebody else's.
+        return True
+    return True
 
 
 def _read_frames(capture: cv2.VideoCapture) -> Iterator[UInt8Array]:

@@ -334,7 +334,7 @@ class SmurfTraining:
         )
 
     def _restore(self) -> None:
-        if (state := load_state(self._folder, self._device)) is None:
+        if (state := load_state(self._folder)) is None:
             return
         self._phase, self._step, self.curve = self._phases[state["phase"] - 1], state["step"], state["curve"]
         self._network.load_state_dict(state["network"])

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from gestalt.config.network import NetworkSettings
 from gestalt.config.schema import fill
+from gestalt.data.atomic_files import write_bytes
 from gestalt.errors import ConfigError, DataError
 from gestalt.network.architecture import build_network
 from gestalt.network.panoptic_model import PanopticModel
@@ -47,12 +48,16 @@ class NetworkCard:
 
 
 def save_network(folder: Path, network: PanopticModel, card: NetworkCard) -> None:
-    """Write weights and card, each aside and then renamed; equal content gives equal bytes."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write weights and card; equal content gives equal bytes.
+
+    A folder without a card is no network: the card goes first and comes last, so that weights never have another's.
+
+    Raises:
+        DataError: The disk is full.
+    """
+    (folder / CARD).unlink(missing_ok=True)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.weights().items()}
-    aside = folder / f"{WEIGHTS}.tmp"
-    save_file(weights, aside)
-    aside.rename(folder / WEIGHTS)
+    write_bytes(folder / WEIGHTS, save(weights))
     content = {
         "format": CARD_FORMAT,
         "network": dataclasses.asdict(card.settings),
@@ -63,9 +68,7 @@ def save_network(folder: Path, network: PanopticModel, card: NetworkCard) -> Non
         "class_names": card.class_names,
         "class_colours": card.class_colours,
     }
-    aside = folder / f"{CARD}.tmp"
-    aside.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    aside.rename(folder / CARD)
+    write_bytes(folder / CARD, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
 
 
 def load_network(folder: Path, device: torch.device) -> tuple[PanopticModel, NetworkCard]:

@@ -31,7 +31,7 @@ from gestalt.data.weight_files import (
 from gestalt.data.weight_report import WeightReport, compare_tensors
 from gestalt.errors import ConfigError, DataError
 from gestalt.network.architecture import build_network, build_panoptic_network
-from gestalt.network.checkpoint import NetworkCard, read_card, read_weights, save_network
+from gestalt.network.checkpoint import CARD, WEIGHTS, NetworkCard, read_card, read_weights, save_network
 from gestalt.network.detectron2_names import check_expressible, from_detectron2, to_detectron2
 from gestalt.network.inferred_settings import count_classes, infer_settings
 from gestalt.network.panoptic_model import COLOUR_MEAN, COLOUR_STD, PanopticModel
@@ -102,6 +102,9 @@ def read_network_checkpoint(
     """
     if part not in PARTS:
         raise ConfigError(f"the part of a checkpoint must be {' or '.join(PARTS)}. Got: {part!r}")
+    must_be_foreign(path)
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; name the file of a checkpoint in it")
     if not path.is_file():
         raise DataError(f"{path} does not exist (seen from {Path.cwd()}); name the file of a checkpoint")
     content, left_out = read_content_without_classes(path)
@@ -125,6 +128,16 @@ def read_network_checkpoint(
             "roi_heads.mask_head.predictor.weight. Got:\n" + "\n".join(report.lines())
         )
     return NetworkCheckpoint(tensors, settings, n_things, n_stuff, report, hash_file(path), left_out)
+
+
+def must_be_foreign(path: Path) -> None:
+    """Raise a ``DataError`` where ``path`` is a network folder of Gestalt, or the weights or the card in one."""
+    folder = path if path.is_dir() else path.parent
+    if (folder / CARD).is_file() and (path.is_dir() or path.name in (CARD, WEIGHTS)):
+        raise DataError(
+            f"{path} is a network of Gestalt already, there is nothing to import; give its folder to commands that "
+            f"take a network: --network {folder}"
+        )
 
 
 def load_checkpoint(

@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.ops import box_iou
 
+from gestalt.config.training import DropLossSettings
+from gestalt.errors import ConfigError
 from gestalt.network.records import ImageTarget
 from gestalt.panoptic import VOID
 
@@ -32,6 +34,22 @@ class DropRule:
     iou: float
     unlabelled_share: float
     covers_anchors: bool
+
+
+def drop_rule(settings: DropLossSettings, section: str) -> DropRule | None:
+    """DropLoss' rule, or None when it is off.
+
+    Raises:
+        ConfigError: Every negative anchor would be left out.
+    """
+    if not settings.enabled:
+        return None
+    if settings.covers_anchors and settings.unlabelled_share == 0:
+        raise ConfigError(
+            f"{section}.drop_loss.covers_anchors needs {section}.drop_loss.unlabelled_share above 0, "
+            "otherwise the proposal network has no negative anchor. Got: 0"
+        )
+    return DropRule(settings.iou, settings.unlabelled_share, settings.covers_anchors)
 
 
 def drop_weights(decoded_boxes: Sequence[Tensor], targets: Sequence[ImageTarget], rule: DropRule) -> Tensor:

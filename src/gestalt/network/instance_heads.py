@@ -72,10 +72,12 @@ class BoxStage(nn.Module):
         self.second = nn.Linear(hidden, hidden)
         self.classify = nn.Linear(hidden, n_things + 1)
         self.regress = nn.Linear(hidden, 4)
+        for layer in (self.first, self.second):
+            nn.init.kaiming_uniform_(layer.weight, a=1)
         nn.init.normal_(self.classify.weight, std=0.01)
         nn.init.normal_(self.regress.weight, std=0.001)
-        nn.init.zeros_(self.classify.bias)
-        nn.init.zeros_(self.regress.bias)
+        for layer in (self.first, self.second, self.classify, self.regress):
+            nn.init.zeros_(layer.bias)
 
     def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
         """(N, C, 7, 7) -> (N, T + 1) logits, (N, 4) offsets."""
@@ -333,8 +335,9 @@ class InstanceHeads(nn.Module):
 
 def mask_targets(masks: Tensor, rows: Tensor, boxes: Tensor) -> Tensor:
     """Masks cut out by boxes: (M, H, W) bool, (N,) rows, (N, 4) boxes -> (N, 28, 28) float 0 or 1."""
-    regions = torch.cat([torch.arange(len(rows), device=rows.device).unsqueeze(1).to(boxes), boxes], dim=1)
-    cut: Tensor = roi_align(masks[rows].unsqueeze(1).to(boxes.dtype), regions, MASK_SIDE, aligned=True)
+    # A region names its mask, so that a mask that many boxes share is there once.
+    regions = torch.cat([rows.unsqueeze(1).to(boxes), boxes], dim=1)
+    cut: Tensor = roi_align(masks.unsqueeze(1).to(boxes.dtype), regions, MASK_SIDE, aligned=True)
     return (cut.squeeze(1) >= 0.5).to(boxes.dtype)
 
 

@@ -168,7 +168,7 @@ class CodeTraining:
         head.load_state_dict(self._best["head"])
         prototypes, refit = choose_prototypes(
             head,
-            self._best["prototypes"],
+            self._best["prototypes"].to(self._device),
             self._store,
             self._split.training,
             self._settings.refit_vectors,
@@ -380,7 +380,7 @@ class CodeTraining:
         )
 
     def _restore(self) -> None:
-        if (state := load_state(self._folder, self._device)) is None:
+        if (state := load_state(self._folder)) is None:
             return
         self._step, self._curve, self._checks = state["step"], state["curve"], state["checks"]
         self._best = state["best"]

@@ -30,9 +30,7 @@ class TrainingBatch:
 
     def to(self, device: torch.device) -> TrainingBatch:
         """The same batch on another device."""
-        return TrainingBatch(
-            self.images.to(device, non_blocking=True), [target.to(device) for target in self.targets]
-        )
+        return TrainingBatch(self.images.to(device), [target.to(device) for target in self.targets])
 
 
 @dataclass(frozen=True)

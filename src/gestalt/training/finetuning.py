@@ -21,7 +21,7 @@ from gestalt.training.augmentation import flip
 from gestalt.training.batch import TrainingBatch, stack_samples
 from gestalt.training.curve import CurveRow, mean_of_last
 from gestalt.training.dataset import step_indices
-from gestalt.training.guided import Samples
+from gestalt.training.guided_batches import Samples
 from gestalt.training.loop import Log, Training, make_optimiser, run_training, share_statistics
 from gestalt.training.named_classes import class_colours, class_names, vocabulary_of
 from gestalt.training.parts import Parts, deal_out
@@ -248,7 +248,7 @@ def finetune(
     }
     folder = state_folder(cache_dir, whole_key)
     curve: list[CurveRow] = []
-    if (state := load_state(folder, device)) is not None:
+    if (state := load_state(folder)) is not None:
         network.load_state_dict(state["network"])
         optimiser.load_state_dict(state["optimiser"])
         curve = state["curve"]

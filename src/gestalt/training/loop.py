@@ -28,8 +28,8 @@ from gestalt.training.parts import Parts
 from gestalt.training.pictures import draw_progress
 
 BETAS = (0.9, 0.999)
-# What the CPU's allocator says in an error that has no type of its own.
-CPU_IS_FULL = "can't allocate memory"
+# What the CPU's allocator and the libraries of a GPU say in errors that have no type of their own.
+MEMORY_IS_FULL = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 SHOWN = ("total", "class", "mask", "semantic")
 
 Log = Callable[[int, dict[str, float]], None]
@@ -76,6 +76,21 @@ class Training:
     show: Show | None = None
     picture_every: int = 0
     size_key: str = "augmentation.jitter_heights_px"
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingResult:
+    """What a training leaves.
+
+    Attributes:
+        network: The network to report, in evaluation mode.
+        curve: A row per step: step, total, each loss.
+        folder: Cache of the resumable state; forget it when the network is saved.
+    """
+
+    network: PanopticModel
+    curve: list[CurveRow]
+    folder: Path
 
 
 def make_optimiser(
@@ -137,7 +152,9 @@ def run_training(
     parallel = DistributedDataParallel(network) if ranks.size > 1 else None
     weights = [weight for group in optimiser.param_groups for weight in group["params"]]
     steps = range(len(curve), training.steps)
-    bar = progress(steps, label=training.name, unit="step") if ranks.is_first else steps
+    bar: Iterable[int] = steps
+    if ranks.is_first:
+        bar = progress(steps, label=training.name, total=training.steps, unit="step", done=len(curve))
     for step in bar:
         rate = learning_rate(step, training.steps, training.settings)
         for group in optimiser.param_groups:
@@ -227,7 +244,9 @@ def _explained_memory(training: Training, step: int) -> Iterator[None]:
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        is_full = isinstance(error, torch.OutOfMemoryError | MemoryError) or CPU_IS_FULL in str(error)
+        is_full = isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+            words in str(error) for words in MEMORY_IS_FULL
+        )
         if not is_full:
             raise
         size = training.parts.batch_size // training.parts.count

@@ -13,7 +13,7 @@ class Parts:
     """Equal parts of the batch of a step. Each is one forward and backward pass; gradients are their mean.
 
     Chance belongs to a part's number or to an image's place in the batch, never to a process. So two processes with
-    one part each learn what one process with two parts learns.
+    one part each learn what one process with two parts learns, where batch norms are frozen or see their own part only.
 
     Attributes:
         batch_size: Images of a step, over all parts.

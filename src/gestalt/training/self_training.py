@@ -14,6 +14,7 @@ import torch
 from gestalt.config.training import SelfTrainingSettings
 from gestalt.data.ranks import Ranks
 from gestalt.data.training_state import load_state
+from gestalt.network.drop_loss import drop_rule
 from gestalt.network.panoptic_model import PanopticModel
 from gestalt.network.test_time import predict_views
 from gestalt.panoptic import UInt8Array
@@ -23,8 +24,8 @@ from gestalt.training.batch import TrainingBatch, images_to_tensor, stack_sample
 from gestalt.training.copy_paste import label_candidates, paste_objects
 from gestalt.training.curve import CurveRow
 from gestalt.training.dataset import step_indices
-from gestalt.training.guided import OVERLAP_SHARE, TrainingResult, drop_rule
-from gestalt.training.loop import Log, Show, Training, make_optimiser, run_training
+from gestalt.training.guided_batches import OVERLAP_SHARE
+from gestalt.training.loop import Log, Show, Training, TrainingResult, make_optimiser, run_training
 from gestalt.training.parts import Parts, deal_out
 from gestalt.training.photometry import change_colours, draw_colour_change
 from gestalt.training.read_ahead import reading_ahead
@@ -216,7 +217,7 @@ def train_self(
     }
     folder = state_folder(cache_dir, whole_key)
     curve: list[CurveRow] = []
-    if (state := load_state(folder, device)) is not None:
+    if (state := load_state(folder)) is not None:
         student.load_state_dict(state["student"])
         teacher.load_state_dict(state["teacher"])
         optimiser.load_state_dict(state["optimiser"])
