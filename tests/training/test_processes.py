@@ -20,6 +20,7 @@ from gestalt.config.training import GuidedSettings, SelfTrainingSettings
 from gestalt.data.ranks import Ranks, joined
 from gestalt.data.training_state import STATE_FILE
 from gestalt.network.architecture import build_network
+from gestalt.runtime import limit_threads
 from gestalt.training.guided import train_guided
 from gestalt.training.guided_batches import GuidedBatches
 from gestalt.training.loop import TrainingResult
@@ -30,6 +31,13 @@ from tests.training.conftest import VOCABULARY
 
 CPU = torch.device("cpu")
 STEPS, STOP = 6, 4
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """As in the processes that are started: the threads that another test left would change the last bits."""
+    limit_threads(1)
+
 
 World = tuple[list[TrainingSample], NetworkSettings, GuidedSettings, SelfTrainingSettings]
 
