@@ -35,6 +35,7 @@ from gestalt.training.batch import TrainingBatch
 from gestalt.training.guided_batches import GuidedBatches
 from gestalt.training.loop import Training, make_optimiser, run_training
 from gestalt.training.parts import deal_out
+from gestalt.training.resume import TrainingState
 from gestalt.training.sample import TrainingSample, sample_from_pseudo_label
 
 DIGITS = 3
@@ -125,6 +126,19 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+class CopiedBatches(GuidedBatches):
+    """The same batches with the copies that the reference makes of each."""
+
+    def draw(
+        self, step: int, part: int = 0, *, loaded: Sequence[TrainingSample] | None = None
+    ) -> TrainingBatch:
+        """Draw and copy."""
+        batch = super().draw(step, part, loaded=loaded)
+        for _ in range(REFERENCE_COPIES):
+            batch = copy.deepcopy(batch)
+        return batch
+
+
 def open_training(
     samples: Sequence[TrainingSample],
     network_name: str,
@@ -145,14 +159,8 @@ def open_training(
     network = network.to(memory_format=torch.channels_last).train()
     optimiser = make_optimiser(network, network.parameters(), settings.optimiser)
     parts = deal_out(settings.batch_size, settings.optimiser.accumulate, Ranks(), section="guided")
-    batches = GuidedBatches(samples, network, settings, 0, device, parts)
-
-    def draw(step: int, part: int) -> TrainingBatch:
-        batch = batches.draw(step, part)
-        for _ in range(REFERENCE_COPIES if is_reference else 0):
-            batch = copy.deepcopy(batch)
-        return batch
-
+    kind = CopiedBatches if is_reference else GuidedBatches
+    batches = kind(samples, network, settings, 0, device, parts)
     training = Training(
         name="guided",
         steps=n_steps,
@@ -161,16 +169,15 @@ def open_training(
         settings=settings.optimiser,
         drop=drop_rule(settings.drop_loss, "guided"),
         parts=parts,
-        draw_batch=draw,
+        batches=batches,
         after_step=batches.predict,
-        state=dict,
-        folder=folder,
+        state=TrainingState(folder, {"is_reference": is_reference}, {}),
         checkpoint_every=n_steps + 1,
     )
-    curve: list[dict[str, float]] = []
 
     def take(steps: int) -> None:
-        run_training(dataclasses.replace(training, steps=len(curve) + steps), network, optimiser, curve)
+        steps += len(training.state.curve)
+        run_training(dataclasses.replace(training, steps=steps), network, optimiser)
 
     return take
 

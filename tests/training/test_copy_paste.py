@@ -128,7 +128,7 @@ def test_a_queue_forgets_the_oldest_and_survives_saving() -> None:
     queue.extend(disc(number) for number in range(3))
     assert [entry.thing_class for entry in queue.candidates()] == [1, 2]
     restored = PredictionQueue(2)
-    restored.restore(queue.state())
+    restored.load_state_dict(queue.state_dict())
     for ours, theirs in zip(restored.candidates(), queue.candidates(), strict=True):
         assert (ours.image == theirs.image).all()
         assert (ours.mask == theirs.mask).all()

@@ -236,7 +236,7 @@ def test_the_card_has_the_names_of_the_classes(
     space = load_label_space("cityscapes19")
     torch.manual_seed(0)
     network = build_network(network_settings, vocabulary_of(space))
-    result = FinetunedNetwork(network, None, (64, 128), 7, [], tmp_path)
+    result = FinetunedNetwork(network, None, (64, 128), 7, [])
     card = finetuned_card(
         result, network_settings, space, sources={"label/a": "123"}, metrics={"n_images": 1.0}
     )

@@ -17,7 +17,9 @@ from gestalt.training.batch import TrainingBatch, collate
 from gestalt.training.guided import train_guided
 from gestalt.training.loop import Training, learning_rate, make_optimiser, run_training
 from gestalt.training.parts import Parts
+from gestalt.training.resume import TrainingState
 from gestalt.training.sample import TrainingSample
+from gestalt.training.step_batches import StepBatches
 from tests.training.conftest import VOCABULARY
 
 CPU = torch.device("cpu")
@@ -186,23 +188,33 @@ def test_half_precision_learns_nearly_what_full_precision_learns(
     assert curves[True] != curves[False]
 
 
-def repeated(samples: list[TrainingSample], n_images: int, accumulate: int) -> Training:
-    """One step over images that come twice, so that both halves of a batch have the means of the whole."""
-    batch = collate(samples[:n_images] * 2, 1)
-    size = len(batch.images) // accumulate
+class Repeated(StepBatches[None]):
+    """Images that come twice, so that both halves of a batch have the means of the whole."""
+
+    def __init__(self, samples: list[TrainingSample], n_images: int, accumulate: int) -> None:
+        self.batch = collate(samples[:n_images] * 2, 1)
+        super().__init__("guided", 2 * n_images, 0, CPU, Parts(2 * n_images, accumulate))
+
+    def load(self, step: int, part: int = 0) -> list[None]:
+        return []
+
+    def draw(self, step: int, part: int = 0, *, loaded: object = None) -> TrainingBatch:
+        places = self._parts.places(part)
+        return TrainingBatch(self.batch.images[list(places)], [self.batch.targets[n] for n in places])
+
+
+def repeated(samples: list[TrainingSample], accumulate: int, folder: Path) -> Training:
+    """One step over two images that come twice."""
     return Training(
         name="guided", steps=1, seed=0, device=CPU,
         settings=dataclasses.replace(default_settings("guided").optimiser, clip_norm=1e9),
-        drop=None, parts=Parts(len(batch.images), accumulate),
-        draw_batch=lambda _, part: TrainingBatch(
-            batch.images[part * size : (part + 1) * size], batch.targets[part * size : (part + 1) * size]
-        ),
-        after_step=lambda _: None, state=dict, folder=Path("nowhere"), checkpoint_every=10,
+        drop=None, parts=Parts(4, accumulate), batches=Repeated(samples, 2, accumulate),
+        after_step=lambda _: None, state=TrainingState(folder, {"accumulate": accumulate}, {}), checkpoint_every=10,
     )  # fmt: skip
 
 
 def test_a_step_in_two_passes_has_the_gradients_of_the_whole_batch(
-    samples: list[TrainingSample], network_settings: NetworkSettings
+    tmp_path: Path, samples: list[TrainingSample], network_settings: NetworkSettings
 ) -> None:
     # Samplers that take everything there is leave nothing to chance.
     everything = 10**6
@@ -217,10 +229,10 @@ def test_a_step_in_two_passes_has_the_gradients_of_the_whole_batch(
         network = build_network(settings, VOCABULARY).train()
         network.freeze_normalisation()
         optimiser = torch.optim.SGD(network.parameters(), lr=0.0)
-        curve: list[dict[str, float]] = []
-        run_training(repeated(samples, 2, accumulate), network, optimiser, curve)
+        training = repeated(samples, accumulate, tmp_path)
+        run_training(training, network, optimiser)
         gradients.append({name: weight.grad for name, weight in network.named_parameters()})
-        rows += curve
+        rows += training.state.curve
     for name, whole in gradients[0].items():
         assert whole is not None, name
         torch.testing.assert_close(gradients[1][name], whole, atol=1e-6, rtol=1e-4, msg=name)

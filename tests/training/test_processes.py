@@ -111,7 +111,7 @@ def work(rank: int, port: str, folder: Path, world: World) -> None:
             name: {"state": result.network.state_dict(), "curve": result.curve}
             for name, result in results.items()
         }
-        torch.save({**content, "queue": batches.queue.state()}, folder / f"{rank}.pt")
+        torch.save({**content, "queue": batches.queue.state_dict()}, folder / f"{rank}.pt")
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gestalt.errors import DataError
-from gestalt.panoptic import PanopticMap
+from gestalt.panoptic import PanopticMap, UInt8Array
 
 # Frame ids name members of archives and exported files on every system.
 FRAME_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
@@ -110,13 +110,20 @@ class GroundTruthFrame:
         frame_id: Unique in its benchmark and safe as a file name.
         image: Where the image is; ground truth that lies apart from its images has none there.
         annotation: The (semantic) annotation file.
-        read: Reads the annotation as a panoptic map of the data set's *raw* ids; picklable.
+        read: Reads the annotation as a panoptic map of the data set's *raw* ids; picklable. Instances keep the
+            identity they have in the file, so an object of a video has one id in all its frames.
+        sequence: Piece of video the frame belongs to; empty where frames are single images.
+        number: Place in the sequence; numbers may have gaps.
+        read_image: Reads the image, (H, W, 3) uint8 RGB, where it is no file of its own; picklable.
     """
 
     frame_id: str
     image: Path
     annotation: Path
     read: Callable[[], PanopticMap]
+    sequence: str = ""
+    number: int = 0
+    read_image: Callable[[], UInt8Array] | None = None
 
 
 def safe_id(text: str) -> str:

@@ -54,7 +54,7 @@ class PredictionQueue:
         """Everything in the queue, oldest first."""
         return list(self._candidates)
 
-    def state(self) -> list[dict[str, Any]]:
+    def state_dict(self) -> list[dict[str, Any]]:
         """The content as tensors and numbers."""
         return [
             {
@@ -65,13 +65,13 @@ class PredictionQueue:
             for entry in self._candidates
         ]
 
-    def restore(self, state: Sequence[dict[str, Any]]) -> None:
-        """Replace the content by what ``state`` returned."""
+    def load_state_dict(self, state: Sequence[dict[str, Any]]) -> None:
+        """Replace the content by what ``state_dict`` returned."""
         self._candidates.clear()
         self.add(state)
 
     def add(self, state: Sequence[dict[str, Any]]) -> None:
-        """Add the content of another queue, as its ``state`` returned it."""
+        """Add the content of another queue, as its ``state_dict`` returned it."""
         self.extend(
             PasteCandidate(entry["image"].cpu().numpy(), entry["mask"].cpu().numpy(), entry["thing_class"])
             for entry in state

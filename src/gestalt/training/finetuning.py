@@ -8,27 +8,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from gestalt.config.network import STRIDES
 from gestalt.data.ranks import Ranks
-from gestalt.data.training_state import load_state
 from gestalt.errors import ConfigError
 from gestalt.network.checkpoint import NetworkCard
-from gestalt.runtime import numpy_generator
 from gestalt.training.augmentation import flip
 from gestalt.training.batch import TrainingBatch, stack_samples
 from gestalt.training.curve import CurveRow, mean_of_last
-from gestalt.training.dataset import step_indices
 from gestalt.training.guided_batches import Samples
 from gestalt.training.loop import Log, Training, make_optimiser, run_training, share_statistics
 from gestalt.training.named_classes import class_colours, class_names, vocabulary_of
 from gestalt.training.parts import Parts, deal_out
 from gestalt.training.photometry import change_colours, draw_colour_change
-from gestalt.training.read_ahead import reading_ahead
-from gestalt.training.resume import state_folder
+from gestalt.training.resume import TrainingState
+from gestalt.training.sample import TrainingSample
 from gestalt.training.starting_point import find_start
+from gestalt.training.step_batches import StepBatches
 from gestalt.training.zoom import fit_and_zoom
 
 if TYPE_CHECKING:
@@ -37,7 +34,6 @@ if TYPE_CHECKING:
     from gestalt.network.panoptic_model import PanopticModel
     from gestalt.panoptic import LabelSpace, Vocabulary
     from gestalt.training.class_outputs import ClassOrigins
-    from gestalt.training.sample import TrainingSample
 
 NAME = "finetune"
 
@@ -52,7 +48,6 @@ class FinetunedNetwork:
         image_size: (H, W) of the training windows.
         n_trained: Numbers that could change.
         curve: A row per step: step, total, each loss.
-        folder: Cache of the resumable state; forget it when the network is saved.
     """
 
     network: PanopticModel
@@ -60,13 +55,10 @@ class FinetunedNetwork:
     image_size: tuple[int, int]
     n_trained: int
     curve: list[CurveRow]
-    folder: Path
 
 
-class LabelledBatches:
+class LabelledBatches(StepBatches[TrainingSample]):
     """Draws labelled images and augments them.
-
-    All chance comes from the seed, the step and an image's place in the batch of the step.
 
     Args:
         samples: Labelled images of any size.
@@ -86,23 +78,15 @@ class LabelledBatches:
         device: torch.device,
         parts: Parts | None = None,
     ) -> None:
+        super().__init__(NAME, len(samples), seed, device, parts or Parts(settings.batch_size))
         self._samples, self._settings, self._size = samples, settings, size
-        self._seed, self._device = seed, device
-        self._parts = parts or Parts(settings.batch_size)
 
     def load(self, step: int, part: int = 0) -> list[TrainingSample]:
         """The windows of a part, mirrored and zoomed."""
         settings = self._settings
-        indices = step_indices(
-            step,
-            batch_size=settings.batch_size,
-            n_samples=len(self._samples),
-            seed=self._seed,
-            purpose=NAME,
-        )
         windows = []
-        for place in self._parts.places(part):
-            sample, chance = self._samples[indices[place]], self._chance("window", step, place)
+        for place, image in self._image_of(step, part).items():
+            sample, chance = self._samples[image], self._chance("window", step, place)
             if chance.random() < settings.flip_prob:
                 sample = flip(sample)
             windows.append(
@@ -119,13 +103,7 @@ class LabelledBatches:
     def draw(
         self, step: int, part: int = 0, *, loaded: Sequence[TrainingSample] | None = None
     ) -> TrainingBatch:
-        """Windows with other colours.
-
-        Args:
-            step: Counted from 0.
-            part: Of the step.
-            loaded: What ``load`` gave for them, where it was called ahead.
-        """
+        """Windows with other colours."""
         samples = self.load(step, part) if loaded is None else list(loaded)
         batch = stack_samples(samples, self._device)
         changes = [
@@ -133,9 +111,6 @@ class LabelledBatches:
             for place in self._parts.places(part)
         ]
         return batch.with_images(change_colours(batch.images, changes)).finished(self._settings.min_object_px)
-
-    def _chance(self, purpose: str, step: int, place: int) -> np.random.Generator:
-        return numpy_generator(self._seed, NAME, purpose, step, place)
 
 
 def n_steps(settings: FinetuneSettings) -> int:
@@ -246,39 +221,27 @@ def finetune(
         "processes": parts.ranks.size,
         "inputs": dict(key or {}),
     }
-    folder = state_folder(cache_dir, whole_key)
-    curve: list[CurveRow] = []
-    if (state := load_state(folder)) is not None:
-        network.load_state_dict(state["network"])
-        optimiser.load_state_dict(state["optimiser"])
-        curve = state["curve"]
-
-    def current_state() -> dict[str, Any]:
-        return {"network": network.state_dict(), "optimiser": optimiser.state_dict(), "curve": curve}
-
+    state = TrainingState(cache_dir, whole_key, {"network": network, "optimiser": optimiser})
     network.train()
     start.freeze_normalisation()
-    batches = LabelledBatches(samples, settings, size, seed, device, parts)
-    with reading_ahead(batches.load, steps) as ahead:
-        training = Training(
-            name=NAME,
-            steps=steps,
-            seed=seed,
-            device=device,
-            settings=settings.optimiser,
-            drop=None,
-            parts=parts,
-            draw_batch=lambda step, part: batches.draw(step, part, loaded=ahead.take(step, part)),
-            after_step=lambda _: None,
-            state=current_state,
-            folder=folder,
-            checkpoint_every=settings.checkpoint_every,
-            log=log,
-            size_key="height_px",
-        )
-        run_training(training, network, optimiser, curve)
+    training = Training(
+        name=NAME,
+        steps=steps,
+        seed=seed,
+        device=device,
+        settings=settings.optimiser,
+        drop=None,
+        parts=parts,
+        batches=LabelledBatches(samples, settings, size, seed, device, parts),
+        after_step=lambda _: None,
+        state=state,
+        checkpoint_every=settings.checkpoint_every,
+        log=log,
+        size_key="height_px",
+    )
+    run_training(training, network, optimiser)
     n_trained = sum(weight.numel() for weight in trained)
-    return FinetunedNetwork(network.eval(), start.origins, size, n_trained, curve, folder)
+    return FinetunedNetwork(network.eval(), start.origins, size, n_trained, state.curve)
 
 
 def finetuned_card(

@@ -13,13 +13,11 @@ import torch
 from gestalt.config.network import NetworkSettings
 from gestalt.config.training import GuidedSettings
 from gestalt.data.ranks import Ranks
-from gestalt.data.training_state import load_state
 from gestalt.network.architecture import build_network
 from gestalt.network.drop_loss import drop_rule
 from gestalt.network.panoptic_model import PanopticModel
 from gestalt.panoptic import Vocabulary
 from gestalt.runtime import derive_seed
-from gestalt.training.curve import CurveRow
 from gestalt.training.dataset import check_things
 from gestalt.training.guided_batches import NAME, GuidedBatches, Samples
 from gestalt.training.loop import (
@@ -32,8 +30,7 @@ from gestalt.training.loop import (
     share_statistics,
 )
 from gestalt.training.parts import deal_out
-from gestalt.training.read_ahead import reading_ahead
-from gestalt.training.resume import state_folder
+from gestalt.training.resume import Stateful, TrainingState
 
 logger = logging.getLogger(__name__)
 
@@ -95,43 +92,27 @@ def train_guided(
         "processes": parts.ranks.size,
         "inputs": dict(key or {}),
     }
-    folder = state_folder(cache_dir, whole_key)
-    curve: list[CurveRow] = []
-    if (state := load_state(folder)) is not None:
-        network.load_state_dict(state["network"])
-        optimiser.load_state_dict(state["optimiser"])
-        batches.queue.restore(state["queue"])
-        curve = state["curve"]
-
-    def current_state() -> dict[str, Any]:
-        return {
-            "network": network.state_dict(),
-            "optimiser": optimiser.state_dict(),
-            "queue": batches.queue.state(),
-            "curve": curve,
-        }
-
+    members: dict[str, Stateful] = {"network": network, "optimiser": optimiser, "queue": batches.queue}
+    state = TrainingState(cache_dir, whole_key, members)
     network.train()
-    with reading_ahead(batches.load, settings.steps) as ahead:
-        training = Training(
-            name=NAME,
-            steps=settings.steps,
-            seed=seed,
-            device=device,
-            settings=settings.optimiser,
-            drop=drop_rule(settings.drop_loss, NAME),
-            parts=parts,
-            draw_batch=lambda step, part: batches.draw(step, part, loaded=ahead.take(step, part)),
-            after_step=batches.predict,
-            state=current_state,
-            folder=folder,
-            checkpoint_every=settings.checkpoint_every,
-            log=log,
-            show=show,
-            picture_every=settings.picture_every,
-        )
-        run_training(training, network, optimiser, curve)
-    return TrainingResult(network.eval(), curve, folder)
+    training = Training(
+        name=NAME,
+        steps=settings.steps,
+        seed=seed,
+        device=device,
+        settings=settings.optimiser,
+        drop=drop_rule(settings.drop_loss, NAME),
+        parts=parts,
+        batches=batches,
+        after_step=batches.predict,
+        state=state,
+        checkpoint_every=settings.checkpoint_every,
+        log=log,
+        show=show,
+        picture_every=settings.picture_every,
+    )
+    run_training(training, network, optimiser)
+    return TrainingResult(network.eval(), state.curve, state.folder)
 
 
 def _start_weights(network: PanopticModel, vocabulary: Vocabulary, settings: GuidedSettings) -> None:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-import numpy as np
 import torch
 
 from gestalt.config.training import GuidedSettings
 from gestalt.network.merge import paint_instances
 from gestalt.network.panoptic_model import PanopticModel
 from gestalt.network.test_time import predict_views
-from gestalt.runtime import numpy_generator
 from gestalt.training.augmentation import flip_and_crop, jitter_size
 from gestalt.training.batch import TrainingBatch, images_to_tensor, stack_samples
 from gestalt.training.copy_paste import (
@@ -22,10 +20,10 @@ from gestalt.training.copy_paste import (
     novel_candidates,
     paste_objects,
 )
-from gestalt.training.dataset import step_indices
 from gestalt.training.parts import Parts
 from gestalt.training.photometry import change_colours, draw_colour_change
 from gestalt.training.sample import TrainingSample
+from gestalt.training.step_batches import StepBatches
 
 NAME = "guided"
 
@@ -41,11 +39,8 @@ class Samples(Protocol):
     def __getitem__(self, index: int, /) -> TrainingSample: ...
 
 
-class GuidedBatches:
+class GuidedBatches(StepBatches[TrainingSample]):
     """Draws the batches of each step and keeps the queue of own objects.
-
-    All chance comes from the seed, the step and an image's place in the batch of the step, so it matters neither
-    which process draws it nor what was drawn before.
 
     Args:
         samples: The training set.
@@ -65,43 +60,29 @@ class GuidedBatches:
         device: torch.device,
         parts: Parts | None = None,
     ) -> None:
+        super().__init__(NAME, len(samples), seed, device, parts or Parts(settings.batch_size))
         self._samples, self._network, self._settings = samples, network, settings
-        self._seed, self._device = seed, device
-        self._parts = parts or Parts(settings.batch_size)
         self.queue = PredictionQueue(settings.copy_paste.queue_size)
         self._plain: dict[int, list[TrainingSample]] = {}
 
     def load(self, step: int, part: int = 0) -> list[TrainingSample]:
         """The images of a part, mirrored and cropped: what does not depend on the network."""
         shape = self._settings.augmentation
-        indices = step_indices(
-            step,
-            batch_size=self._settings.batch_size,
-            n_samples=len(self._samples),
-            seed=self._seed,
-            purpose=NAME,
-        )
         return [
             flip_and_crop(
-                self._samples[indices[place]],
+                self._samples[image],
                 self._chance("crop", step, place),
                 flip_prob=shape.flip_prob,
                 area_low=shape.crop_area_low,
                 area_high=shape.crop_area_high,
             )
-            for place in self._parts.places(part)
+            for place, image in self._image_of(step, part).items()
         ]
 
     def draw(
         self, step: int, part: int = 0, *, loaded: Sequence[TrainingSample] | None = None
     ) -> TrainingBatch:
-        """Crop, paste, change size, change colours.
-
-        Args:
-            step: Counted from 0.
-            part: Of the step.
-            loaded: What ``load`` gave for them, where it was called ahead.
-        """
+        """Crop, paste, change size, change colours."""
         settings = self._settings
         samples = list(loaded) if loaded is not None else self.load(step, part)
         self._plain[part] = samples
@@ -134,7 +115,7 @@ class GuidedBatches:
         for part in self._parts.own:
             found.extend(self._novel_objects(self._plain[part]))
         self._network.train()
-        for state in self._parts.ranks.gather(found.state()):
+        for state in self._parts.ranks.gather(found.state_dict()):
             self.queue.add(state)
 
     def _novel_objects(self, samples: Sequence[TrainingSample]) -> list[PasteCandidate]:
@@ -166,6 +147,3 @@ class GuidedBatches:
         if step >= paste.start_up_steps and len(self.queue):
             return self.queue.candidates()
         return label_candidates(samples, paste.min_side_px)
-
-    def _chance(self, purpose: str, step: int, *place: int) -> np.random.Generator:
-        return numpy_generator(self._seed, NAME, purpose, step, *place)

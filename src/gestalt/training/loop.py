@@ -16,7 +16,6 @@ from torch.nn.parallel import DistributedDataParallel
 from gestalt.config.training import OptimiserSettings
 from gestalt.data.atomic_files import written_aside
 from gestalt.data.curve import DIGITS
-from gestalt.data.training_state import save_state
 from gestalt.errors import ConfigError, DataError
 from gestalt.network.drop_loss import DropRule
 from gestalt.network.panoptic_model import PanopticModel, is_normalisation
@@ -26,6 +25,9 @@ from gestalt.training.batch import TrainingBatch
 from gestalt.training.curve import GRADIENT_NORM, CurveRow
 from gestalt.training.parts import Parts
 from gestalt.training.pictures import draw_progress
+from gestalt.training.read_ahead import reading_ahead
+from gestalt.training.resume import TrainingState
+from gestalt.training.step_batches import StepBatches
 
 BETAS = (0.9, 0.999)
 # What the CPU's allocator and the libraries of a GPU say in errors that have no type of their own.
@@ -33,6 +35,8 @@ MEMORY_IS_FULL = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_
 SHOWN = ("total", "class", "mask", "semantic")
 
 Log = Callable[[int, dict[str, float]], None]
+# Step and part -> batch on the device.
+Draw = Callable[[int, int], TrainingBatch]
 # Takes step and (H, W, 3) uint8 RGB.
 Show = Callable[[int, UInt8Array], None]
 
@@ -49,10 +53,9 @@ class Training:
         settings: Step size, schedule, clipping, precision.
         drop: DropLoss' rule or None.
         parts: How the images of a step are dealt out.
-        draw_batch: Step and number of the part -> batch on the device; the same whenever it is asked in a step.
+        batches: What the parts of a step learn from.
         after_step: Called with the step once the weights have changed, in every process.
-        state: The resumable state, asked for at every checkpoint.
-        folder: Where state and failed batches go.
+        state: What an interrupted run goes on with; failed batches lie beside it.
         checkpoint_every: Steps between checkpoints.
         log: Takes step and losses, in the first process; None where nobody listens.
         show: Takes step and picture, in the first process; None where nobody looks.
@@ -67,10 +70,9 @@ class Training:
     settings: OptimiserSettings
     drop: DropRule | None
     parts: Parts
-    draw_batch: Callable[[int, int], TrainingBatch]
+    batches: StepBatches[Any]
     after_step: Callable[[int], None]
-    state: Callable[[], dict[str, Any]]
-    folder: Path
+    state: TrainingState
     checkpoint_every: int
     log: Log | None = None
     show: Show | None = None
@@ -134,54 +136,57 @@ def run_training(
     training: Training,
     network: PanopticModel,
     optimiser: torch.optim.Optimizer,
-    curve: list[CurveRow],
 ) -> None:
-    """Train until ``training.steps`` rows are in ``curve``; rows already there are steps already done.
+    """Train until ``training.steps`` rows are in the curve of the state; rows already there are steps already done.
 
     Args:
         training: The parts.
         network: In training mode; changed in place.
         optimiser: Of its weights.
-        curve: Losses per step; extended in place.
 
     Raises:
         DataError: A loss or a gradient is not finite; the batch is saved for inspection.
         ConfigError: The device or the machine has not enough memory.
     """
-    ranks = training.parts.ranks
+    ranks, curve = training.parts.ranks, training.state.curve
     parallel = DistributedDataParallel(network) if ranks.size > 1 else None
     weights = [weight for group in optimiser.param_groups for weight in group["params"]]
-    steps = range(len(curve), training.steps)
-    bar: Iterable[int] = steps
+    bar: Iterable[int] = range(len(curve), training.steps)
     if ranks.is_first:
-        bar = progress(steps, label=training.name, total=training.steps, unit="step", done=len(curve))
-    for step in bar:
-        rate = learning_rate(step, training.steps, training.settings)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        with _explained_memory(training, step):
-            optimiser.zero_grad(set_to_none=True)
-            losses, batch = _learn(training, step, parallel or network, parallel)
-            norm = nn.utils.clip_grad_norm_(weights, training.settings.clip_norm)
-            row = _curve_row(training, step, losses, norm)
-            if not all(map(math.isfinite, row.values())):
-                raise DataError(_save_failure(training, step, row, losses))
-            optimiser.step()
-            training.after_step(step)
-            curve.append(row)
-            _tell(training, network, step, row, batch, bar)
-        if (step + 1) % training.checkpoint_every == 0 and step + 1 < training.steps:
-            _save(training)
+        bar = progress(bar, label=training.name, total=training.steps, unit="step", done=len(curve))
+    with reading_ahead(training.batches.load, training.steps) as ahead:
+
+        def draw(step: int, part: int) -> TrainingBatch:
+            return training.batches.draw(step, part, loaded=ahead.take(step, part))
+
+        for step in bar:
+            rate = learning_rate(step, training.steps, training.settings)
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            with _explained_memory(training, step):
+                optimiser.zero_grad(set_to_none=True)
+                losses, batch = _learn(training, step, draw, parallel or network, parallel)
+                norm = nn.utils.clip_grad_norm_(weights, training.settings.clip_norm)
+                row = _curve_row(training, step, losses, norm)
+                if not all(map(math.isfinite, row.values())):
+                    raise DataError(_save_failure(training, step, draw, row, losses))
+                optimiser.step()
+                training.after_step(step)
+                curve.append(row)
+                _tell(training, network, step, row, batch, bar)
+            is_due = (step + 1) % training.checkpoint_every == 0 and step + 1 < training.steps
+            if is_due and ranks.is_first:
+                training.state.save()
 
 
 def _learn(
-    training: Training, step: int, model: nn.Module, parallel: DistributedDataParallel | None
+    training: Training, step: int, draw: Draw, model: nn.Module, parallel: DistributedDataParallel | None
 ) -> tuple[dict[str, Tensor], TrainingBatch]:
     """Add up the gradients of this process's parts; their mean losses, and the last batch."""
     sums: dict[str, Tensor] = {}
     n_own = len(training.parts.own)
     for number, part in enumerate(training.parts.own):
-        batch = training.draw_batch(step, part)
+        batch = draw(step, part)
         # Samplers inside the network use the global generator: seeded per part, it needs no saving.
         torch.manual_seed(derive_seed(training.seed, training.name, "network", step, part))
         # Processes exchange gradients once, with the last part.
@@ -231,13 +236,6 @@ def _tell(
         training.show(step, draw_progress(network, batch))
 
 
-def _save(training: Training) -> None:
-    # Every process takes part in making the state, the first one writes it.
-    state = training.state()
-    if training.parts.ranks.is_first:
-        save_state(training.folder, state)
-
-
 @contextlib.contextmanager
 def _explained_memory(training: Training, step: int) -> Iterator[None]:
     """Turn "out of memory", of a GPU or of the machine, into what to change."""
@@ -258,15 +256,17 @@ def _explained_memory(training: Training, step: int) -> Iterator[None]:
         ) from error
 
 
-def _save_failure(training: Training, step: int, row: CurveRow, losses: Mapping[str, Tensor]) -> str:
+def _save_failure(
+    training: Training, step: int, draw: Draw, row: CurveRow, losses: Mapping[str, Tensor]
+) -> str:
     """Write this process's batches, drawn once more, and say what is wrong."""
     paths = []
     is_own = not all(math.isfinite(float(value)) for value in losses.values())
     is_loss = not math.isfinite(row["total"])
     # With a broken loss only the process whose loss it is has something to show.
     for part in training.parts.own if is_own or not is_loss else ():
-        batch = training.draw_batch(step, part).to(torch.device("cpu"))
-        path = training.folder / f"not_finite_{step:06d}_{part}.pt"
+        batch = draw(step, part).to(torch.device("cpu"))
+        path = training.state.folder / f"not_finite_{step:06d}_{part}.pt"
         with written_aside(path) as aside:
             targets = [vars(target) for target in batch.targets]
             torch.save({"images": batch.images, "targets": targets}, aside)

@@ -8,30 +8,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 
 from gestalt.config.training import SelfTrainingSettings
 from gestalt.data.ranks import Ranks
-from gestalt.data.training_state import load_state
 from gestalt.network.drop_loss import drop_rule
 from gestalt.network.panoptic_model import PanopticModel
 from gestalt.network.test_time import predict_views
 from gestalt.panoptic import UInt8Array
-from gestalt.runtime import numpy_generator
 from gestalt.training.augmentation import draw_window, flip, jitter_size
 from gestalt.training.batch import TrainingBatch, images_to_tensor, stack_samples
 from gestalt.training.copy_paste import label_candidates, paste_objects
-from gestalt.training.curve import CurveRow
-from gestalt.training.dataset import step_indices
 from gestalt.training.guided_batches import OVERLAP_SHARE
 from gestalt.training.loop import Log, Show, Training, TrainingResult, make_optimiser, run_training
 from gestalt.training.parts import Parts, deal_out
 from gestalt.training.photometry import change_colours, draw_colour_change
-from gestalt.training.read_ahead import reading_ahead
-from gestalt.training.resume import state_folder
+from gestalt.training.resume import Stateful, TrainingState
 from gestalt.training.sample import TrainingSample
 from gestalt.training.self_labels import self_label
+from gestalt.training.step_batches import StepBatches
 
 NAME = "self_training"
 
@@ -44,10 +39,8 @@ class Images(Protocol):
     def __getitem__(self, index: int, /) -> UInt8Array: ...
 
 
-class SelfLabelledBatches:
+class SelfLabelledBatches(StepBatches[UInt8Array]):
     """Draws images, lets the teacher label them, augments them for the student.
-
-    All chance comes from the seed, the step and an image's place in the batch of the step.
 
     Args:
         images: The training set.
@@ -67,29 +60,15 @@ class SelfLabelledBatches:
         device: torch.device,
         parts: Parts | None = None,
     ) -> None:
+        super().__init__(NAME, len(images), seed, device, parts or Parts(settings.batch_size))
         self._images, self._teacher, self._settings = images, teacher, settings
-        self._seed, self._device = seed, device
-        self._parts = parts or Parts(settings.batch_size)
 
     def load(self, step: int, part: int = 0) -> list[UInt8Array]:
         """The images of a part."""
-        indices = step_indices(
-            step,
-            batch_size=self._settings.batch_size,
-            n_samples=len(self._images),
-            seed=self._seed,
-            purpose=NAME,
-        )
-        return [self._images[indices[place]] for place in self._parts.places(part)]
+        return [self._images[image] for image in self._image_of(step, part).values()]
 
     def draw(self, step: int, part: int = 0, *, loaded: Sequence[UInt8Array] | None = None) -> TrainingBatch:
-        """Label, paste, mirror, change colours, crop, change size.
-
-        Args:
-            step: Counted from 0.
-            part: Of the step.
-            loaded: What ``load`` gave for them, where it was called ahead.
-        """
+        """Label, paste, mirror, change colours, crop, change size."""
         settings, shape = self._settings, self._settings.augmentation
         places = self._parts.places(part)
         samples = self.label(step, loaded if loaded is not None else self.load(step, part))
@@ -140,9 +119,6 @@ class SelfLabelledBatches:
             )
             for image, prediction in zip(images, predictions, strict=True)
         ]
-
-    def _chance(self, purpose: str, step: int, *place: int) -> np.random.Generator:
-        return numpy_generator(self._seed, NAME, purpose, step, *place)
 
 
 def confidence_of_step(step: int, settings: SelfTrainingSettings) -> float:
@@ -215,42 +191,25 @@ def train_self(
         "processes": parts.ranks.size,
         "inputs": dict(key or {}),
     }
-    folder = state_folder(cache_dir, whole_key)
-    curve: list[CurveRow] = []
-    if (state := load_state(folder)) is not None:
-        student.load_state_dict(state["student"])
-        teacher.load_state_dict(state["teacher"])
-        optimiser.load_state_dict(state["optimiser"])
-        curve = state["curve"]
-
-    def current_state() -> dict[str, Any]:
-        return {
-            "student": student.state_dict(),
-            "teacher": teacher.state_dict(),
-            "optimiser": optimiser.state_dict(),
-            "curve": curve,
-        }
-
+    members: dict[str, Stateful] = {"student": student, "teacher": teacher, "optimiser": optimiser}
+    state = TrainingState(cache_dir, whole_key, members)
     student.train()
     student.freeze_normalisation()
-    batches = SelfLabelledBatches(images, teacher, settings, seed, device, parts)
-    with reading_ahead(batches.load, settings.steps) as ahead:
-        training = Training(
-            name=NAME,
-            steps=settings.steps,
-            seed=seed,
-            device=device,
-            settings=settings.optimiser,
-            drop=drop_rule(settings.drop_loss, NAME),
-            parts=parts,
-            draw_batch=lambda step, part: batches.draw(step, part, loaded=ahead.take(step, part)),
-            after_step=lambda _: update_teacher(teacher, student, settings.ema_decay),
-            state=current_state,
-            folder=folder,
-            checkpoint_every=settings.checkpoint_every,
-            log=log,
-            show=show,
-            picture_every=settings.picture_every,
-        )
-        run_training(training, student, optimiser, curve)
-    return TrainingResult(teacher, curve, folder)
+    training = Training(
+        name=NAME,
+        steps=settings.steps,
+        seed=seed,
+        device=device,
+        settings=settings.optimiser,
+        drop=drop_rule(settings.drop_loss, NAME),
+        parts=parts,
+        batches=SelfLabelledBatches(images, teacher, settings, seed, device, parts),
+        after_step=lambda _: update_teacher(teacher, student, settings.ema_decay),
+        state=state,
+        checkpoint_every=settings.checkpoint_every,
+        log=log,
+        show=show,
+        picture_every=settings.picture_every,
+    )
+    run_training(training, student, optimiser)
+    return TrainingResult(teacher, state.curve, state.folder)
