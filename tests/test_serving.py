@@ -34,6 +34,7 @@ from gestalt.serving import SCORE_DIGITS, _load_pyfunc
 from gestalt.tracking.registry import CHAMPION, MODEL, can_be_served, find_version, register_candidate
 from gestalt.tracking.served_model import SETTINGS_FILE, package_network
 from gestalt.tracking.store import open_store, store_uri
+from tests.narrow_network import narrow_settings
 
 CPU = torch.device("cpu")
 NAMES = ("road", "sky", "building", "person", "car")
@@ -49,23 +50,15 @@ def settings() -> PredictSettings:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    small = default_settings("network", "small")
-    narrow = dataclasses.replace(
-        small,
-        stem_channels=8,
-        stage_channels=[8, 16, 16, 16],
-        stage_blocks=[1, 1, 1, 1],
-        pyramid_channels=16,
-        semantic_channels=16,
-        instances=dataclasses.replace(small.instances, box_hidden=32, mask_channels=16),
-    )
     torch.manual_seed(3)
-    network = build_panoptic_network(narrow, n_things=2, n_stuff=3).eval()
+    network = build_panoptic_network(narrow_settings(), n_things=2, n_stuff=3).eval()
     with torch.no_grad():
         network.instance_heads.stages[0].classify.weight.mul_(80)
         network.instance_heads.mask_head.classify.bias.fill_(2.0)
     place = tmp_path_factory.mktemp("network")
-    card = NetworkCard(narrow, Vocabulary((4, 1), (0, 2, 3)), (TRAINED_HEIGHT, 64), class_names=NAMES)
+    card = NetworkCard(
+        narrow_settings(), Vocabulary((4, 1), (0, 2, 3)), (TRAINED_HEIGHT, 64), class_names=NAMES
+    )
     save_network(place, network, card)
     return place
 

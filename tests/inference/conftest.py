@@ -13,20 +13,12 @@ from gestalt.config.presets import default_settings
 from gestalt.network.architecture import build_network
 from gestalt.network.checkpoint import NetworkCard, save_network
 from gestalt.panoptic import Vocabulary
+from tests.narrow_network import narrow_settings
 
 
 @pytest.fixture(scope="session")
 def network_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    small = default_settings("network", "small")
-    settings = dataclasses.replace(
-        small,
-        stem_channels=8,
-        stage_channels=[8, 16, 16, 16],
-        stage_blocks=[1, 1, 1, 1],
-        pyramid_channels=16,
-        semantic_channels=16,
-        instances=dataclasses.replace(small.instances, box_hidden=32, mask_channels=16),
-    )
+    settings = narrow_settings()
     vocabulary = Vocabulary(things=(4, 1), stuff=(0, 2, 3))
     torch.manual_seed(0)
     network = build_network(settings, vocabulary)

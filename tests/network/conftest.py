@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 import torch
 
 from gestalt.config.network import NetworkSettings
-from gestalt.config.presets import default_settings
 from gestalt.network.architecture import build_network
 from gestalt.network.panoptic_network import PanopticNetwork
 from gestalt.network.records import ImageTarget
 from gestalt.panoptic import Vocabulary
+from tests.narrow_network import narrow_settings
 
 
 @pytest.fixture(scope="session")
 def settings() -> NetworkSettings:
-    small: NetworkSettings = default_settings("network", "small")
-    return dataclasses.replace(
-        small,
-        stem_channels=8,
-        stage_channels=[8, 16, 16, 16],
-        stage_blocks=[1, 1, 1, 1],
-        pyramid_channels=16,
-        semantic_channels=16,
-        instances=dataclasses.replace(small.instances, box_hidden=32, mask_channels=16),
-    )
+    return narrow_settings()
 
 
 @pytest.fixture(scope="session")
