@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from flows import results
-from flows.results import BENCHMARKS, COLOURS, MEASURES, Job, Work, draw, render, run_all, run_job
+from flows import results, results_page
+from flows.results import Work, run_all, run_job
+from flows.results_page import BENCHMARKS, COLOURS, MEASURES, Job, draw, render
 from gestalt.data.images import read_image
 
 LABELS = {"full": (20.0, 22.0, 24.0), "without_motion": (11.0, 15.0, 16.0)}
@@ -50,7 +51,7 @@ def evaluation(value: float) -> dict[str, Any]:
 def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Job]:
     """Two variants with three seeds each that have run, and one that has not."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(results, "head_of", lambda folder: "0123456789")
+    monkeypatch.setattr(results_page, "head_of", lambda folder: "0123456789")
     ran = [Job(variant, seed) for variant in LABELS for seed in range(3)]
     for job in ran:
         labels = LABELS[job.variant][job.seed]
