@@ -134,7 +134,7 @@ def annotated_instances(
     """
     if frame.frame_id not in annotations:
         return None
-    raw = mots.read_instance_ids(annotations[frame.frame_id])
+    raw = mots.read_object_ids(annotations[frame.frame_id])
     geometry = frame_geometry(frame.height, frame.width, settings)
     if raw.size != geometry.stored:
         raise DataError(

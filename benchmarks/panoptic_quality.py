@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from gestalt.data.coco_files import CocoPanoptic, read_coco_panoptic
 from gestalt.errors import GestaltError
-from gestalt.evaluation.coco import CocoPanoptic, intersect_coco, names_without, read_coco_panoptic
+from gestalt.evaluation.coco import intersect_coco, listed_categories, names_without
 from gestalt.evaluation.intersections import clear_crowds
 from gestalt.evaluation.panoptic_quality import STANDARD, VOID_NEUTRAL, PanopticQuality, panoptic_quality
 
@@ -56,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
             file=sys.stderr,
         )
     table = clear_crowds(table) if group_regions == "segment" else table
-    quality = panoptic_quality(table, len(truth.categories), CONVENTIONS[given.convention])
+    quality = panoptic_quality(table, len(listed_categories(truth)), CONVENTIONS[given.convention])
     result = {
         **summarise(quality, truth),
         "convention": given.convention,
@@ -73,7 +74,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def summarise(quality: PanopticQuality, truth: CocoPanoptic) -> dict[str, Any]:
     """Means and a record per category id, percent."""
-    things = {index for index, category in enumerate(truth.categories) if category.is_thing}
+    categories = listed_categories(truth)
+    things = {index for index, category in enumerate(categories) if category.is_thing}
     pq, sq, rq = quality.per_class()
     per_class = {
         str(category.id): {
@@ -85,7 +87,7 @@ def summarise(quality: PanopticQuality, truth: CocoPanoptic) -> dict[str, Any]:
             "FP": int(quality.false_positives[index]),
             "FN": int(quality.false_negatives[index]),
         }
-        for index, category in enumerate(truth.categories)
+        for index, category in enumerate(categories)
     }
     return {**quality.to_dict(things), "per_class": per_class}
 

@@ -248,7 +248,7 @@ def measure(table: IntersectionTable, protocol: Protocol, n_pseudo_classes: int)
     confusion = confusion_matrix(table, n_pseudo_classes, n_classes)
     assignment = match_pseudo_classes(confusion, everything, protocol.left_over)
     quality = semantic_quality(table, assignment, n_classes)
-    return round(quality.mean_iou, 2), round(quality.pixel_accuracy, 2)
+    return round(float(quality.mean_iou), 2), round(float(quality.pixel_accuracy), 2)
 
 
 def predictions(

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from gestalt.data.ground_truth import dataset_of, find_ground_truth
 from gestalt.data.shards import ShardFolder
 from gestalt.errors import DataError
-from gestalt.evaluation.evaluate import Evaluation, evaluate_folder
+from gestalt.evaluation.details import evaluate_details
+from gestalt.evaluation.evaluate import Evaluation, evaluate_table, intersect_folder
 from gestalt.evaluation.protocols import protocol_for
 from gestalt.panoptic import Vocabulary
 from stages.entry import Outcome, Stage, run_stage, write_json
 
-# The network whose numbers count; of others only PQ is shown beside them.
+# The network whose numbers count, outlines and scores too; of others only PQ is shown beside them.
 REPORTED = "self_trained"
 
 
@@ -31,21 +33,29 @@ def evaluate_benchmark(stage: Stage) -> Outcome:
     if not predictions:
         raise DataError(f"data/predictions/{stage.item} holds no network; `dvc repro predict` makes it")
     evaluations: dict[str, Evaluation] = {}
+    networks: dict[str, Any] = {}
     for path in predictions:
-        vocabulary = read_vocabulary(path.name)
-        evaluations[path.name] = evaluate_folder(
-            ShardFolder(path),
-            truth,
+        vocabulary, maps = read_vocabulary(path.name), ShardFolder(path)
+        label = f"{stage.label} {path.name}"
+        table, coverage = intersect_folder(
+            maps, truth, protocol, n_pseudo_classes=vocabulary.n_pseudo_classes, label=label
+        )
+        evaluation = evaluate_table(
+            table,
             protocol,
             things=vocabulary.unified_things,
             stuff=vocabulary.unified_stuff,
             clusters=vocabulary.stuff + vocabulary.things,
-            label=f"{stage.label} {path.name}",
+            coverage=coverage,
+            sequences={frame.frame_id: frame.sequence for frame in truth},
         )
+        evaluations[path.name], networks[path.name] = evaluation, evaluation.to_dict()
+        if path.name == REPORTED:
+            networks[path.name] |= evaluate_details(maps, truth, table, evaluation, label=label)
     report = {
         "benchmark": stage.item,
         "protocol": {**protocol.to_dict(), "hash": protocol.hash},
-        "networks": {name: evaluation.to_dict() for name, evaluation in evaluations.items()},
+        "networks": networks,
     }
     write_json(Path("reports/evaluation") / f"{stage.item}.json", report)
     headlines = {name: evaluation.headline() for name, evaluation in evaluations.items()}

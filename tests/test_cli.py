@@ -437,7 +437,7 @@ def test_checking_with_an_adapter_speaks_of_what_the_user_gave(
 
 def test_checking_a_file_asks_for_a_folder(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("data", "check", "params.yaml", "--adapter", "folder") == 1
-    assert "params.yaml is a file; expected a folder" in capsys.readouterr().err
+    assert "PATH must be a folder, such as .. Got the file params.yaml" in capsys.readouterr().err
 
 
 def test_configure_prints_the_difference_and_can_leave_the_file_alone(
@@ -463,6 +463,11 @@ def test_option_values_are_read_as_yaml() -> None:
         "grey": True,
         "name": "a=b",
     }
+    # Names of sequences and days are no numbers and no dates, and a star is no mistake of YAML.
+    names = ["a=0012", "b=2011_09_26", "c=2011-09-26", "d=*", "e=[1", "f=", "g='7'", "h=0.5"]
+    assert list(delivery.parse_options(names).values()) == [
+        "0012", "2011_09_26", "2011-09-26", "*", "[1", "", "7", 0.5,
+    ]  # fmt: skip
     with pytest.raises(ConfigError, match="KEY=VALUE"):
         delivery.parse_options(["=3"])
 
@@ -524,3 +529,34 @@ def test_weights_come_from_a_folder_and_nothing_is_downloaded_unasked(
     assert run("weights", "check", "models/backbones/small") == 0
     assert run("weights", "fetch", "large") == 1
     assert "known: small" in capsys.readouterr().err
+
+
+def test_a_file_without_rights_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(args: object) -> None:
+        raise PermissionError(13, "Permission denied", "data/locked")
+
+    monkeypatch.setattr(cli, "app", refuse)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["doctor"])
+    assert stop.value.code == 1
+    assert "data/locked: Permission denied" in capsys.readouterr().err
+
+
+def test_a_terminated_command_takes_away_what_it_wrote_aside(tmp_path: Path) -> None:
+    program = (
+        "import os, signal\n"
+        "from pathlib import Path\n"
+        "from gestalt import cli\n"
+        "from gestalt.data.atomic_files import written_aside\n"
+        "def work(args):\n"
+        "    with written_aside(Path('out.bin')) as aside:\n"
+        "        aside.write_bytes(b'half')\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "cli.app = work\n"
+        "cli.main([])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=False)
+    assert done.returncode == 143
+    assert list(tmp_path.iterdir()) == []

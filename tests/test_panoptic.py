@@ -33,14 +33,34 @@ def random_panoptic(seed: int, height: int = 12, width: int = 17) -> PanopticMap
 
 
 @given(st.integers(0, 2**32))
-def test_cityscapes_ids_are_classes_and_instances_in_ascending_order(seed: int) -> None:
-    values = [0, 7, VOID, 24, 24000, 24007, 26000, 26999]
+def test_cityscapes_ids_are_classes_and_instances_that_keep_their_value(seed: int) -> None:
+    values = [0, 7, VOID, 24, 24000, 24007, 26000, 26999, 65, 65000, 65535]
     ids = np.random.default_rng(seed).choice(values, (3, 4))
     panoptic = from_instance_ids(ids)
     is_instance = ids >= INSTANCES_PER_CLASS
-    numbers = np.searchsorted(np.unique(ids[is_instance]), ids) + 1
     assert np.array_equal(panoptic.semantic_map, np.where(is_instance, ids // INSTANCES_PER_CLASS, ids))
-    assert np.array_equal(panoptic.instance_map, np.where(is_instance, numbers, 0))
+    assert np.array_equal(panoptic.instance_map, np.where(is_instance, ids, 0))
+
+
+def test_an_object_has_one_id_in_all_frames_whatever_else_they_show() -> None:
+    first, second = from_instance_ids(np.array([[24001, 26005]])), from_instance_ids(np.array([[26005, 7]]))
+    assert first.instance_map[0, 1] == second.instance_map[0, 0] == 26005
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        # 26001, 26003 and 24007 without their upper 8 bits.
+        ([145, 147, 199, 7], r"Got: 145, 147, 199\. No value needs more than 8 bits"),
+        ([300, 26001], r"Got: 300\. Write instances as class \* 1000 \+ number"),
+        ([66, 24001], r"Got: 66\. Write instances"),
+        ([70000], r"must hold 0\.\.65535\. Got: 70000\.\.70000"),
+        ([-1, 7], r"must hold 0\.\.65535\. Got: -1\.\.7"),
+    ],
+)
+def test_values_that_are_neither_class_nor_instance_are_refused(values: list[int], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        from_instance_ids(np.array([values]))
 
 
 @given(st.integers(0, 2**32))

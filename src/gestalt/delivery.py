@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from gestalt.config.frames import FrameSettings
 from gestalt.data.adapters import video_adapter
-from gestalt.data.atomic_files import write_bytes
 from gestalt.data.frames import frame_geometry
 from gestalt.data.images import inspect_image
 from gestalt.data.manifest import describe_faults
 from gestalt.data.records import FRAME_ID, BrokenFrame, StereoPair
+from gestalt.data.source import write_source_file
 from gestalt.errors import ConfigError, DataError
 
 
@@ -98,7 +98,7 @@ def describe_crop(stored: tuple[int, int], settings: FrameSettings) -> str:
 
 
 def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
-    """``["camera=2", "grey=true"]`` -> ``{"camera": 2, "grey": True}``, values read as YAML.
+    """``["camera=2", "grey=true"]`` -> ``{"camera": 2, "grey": True}``: numbers, true and false, else text.
 
     Raises:
         ConfigError: A pair has no ``=``.
@@ -108,8 +108,18 @@ def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
         key, separator, value = pair.partition("=")
         if not separator or not key:
             raise ConfigError(f"--option must be KEY=VALUE. Got: {pair!r}")
-        options[key] = YAML(typ="safe").load(value)
+        options[key] = _parse_value(value)
     return options
+
+
+def _parse_value(text: str) -> bool | int | float | str:
+    """A value as YAML has it where that is a number, true, false or quoted; names such as 0012 stay as they are."""
+    try:
+        value = YAML(typ="safe").load(text)
+    except YAMLError:
+        return text
+    is_plain = isinstance(value, bool | float | str) or (isinstance(value, int) and str(value) == text)
+    return value if is_plain else text
 
 
 def write_source(folder: Path, adapter: str, root: str, options: dict[str, Any]) -> None:
@@ -126,9 +136,7 @@ def write_source(folder: Path, adapter: str, root: str, options: dict[str, Any])
         root = os.path.relpath(place, folder.absolute())
     elif "${" not in root:
         root = str(place)
-    stream = io.StringIO()
-    YAML().dump({"adapter": adapter, "root": root, "options": options}, stream)
-    write_bytes(folder / "source.yaml", stream.getvalue().encode())
+    write_source_file(folder, adapter, root, options)
 
 
 def must_be_folder(path: Path) -> None:

@@ -1,4 +1,9 @@
-"""What can go wrong because of a user, a file or a configuration: one parent, four kinds."""
+"""What can go wrong because of a user, a file or a configuration: one parent, four kinds; lists in messages."""
+
+from collections.abc import Sequence
+
+# Of names in a message.
+SHOWN_NAMES = 10
 
 
 class GestaltError(Exception):
@@ -19,3 +24,9 @@ class ShapeError(GestaltError):
 
 class MissingDependencyError(GestaltError):
     """An optional library is not installed; the message names the extra that brings it."""
+
+
+def name_some(names: Sequence[object]) -> str:
+    """The first names of a list and how many more there are, for a message."""
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    return ", ".join(map(str, names[:SHOWN_NAMES])) + more

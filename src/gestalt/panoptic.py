@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,10 @@ VOID = 255
 
 # Cityscapes writes `class * 1000 + instance`; more instances of a class do not fit.
 INSTANCES_PER_CLASS = 1000
+# Instances of a larger one would not fit 16 bits.
+LAST_COUNTED_CLASS = np.iinfo(np.uint16).max // INSTANCES_PER_CLASS
+# What the lookup of classes says of values that are none.
+NO_CLASS = 254
 
 UInt8Array = npt.NDArray[np.uint8]
 UInt16Array = npt.NDArray[np.uint16]
@@ -177,22 +182,55 @@ def from_instance_ids(ids: npt.NDArray[Any]) -> PanopticMap:
         ids: (H, W) integer.
 
     Returns:
-        Instances numbered 1..N in ascending order of their value.
+        Instances keep their value, so an object has one id in all frames of a video, and nothing of ``ids`` is lost.
+        Classes are 0..65 and 255 (void).
+
+    Raises:
+        ShapeError: ``ids`` is not (H, W).
+        DataError: A value is neither a class nor an instance of one, as where 16-bit ids lost their upper 8 bits.
     """
     if ids.ndim != 2:
         raise ShapeError(f"an instance-id map must be (H, W). Got: {ids.shape}")
-    values = ids.astype(np.int64)
-    has_instance = values >= INSTANCES_PER_CLASS
-    semantic = np.where(has_instance, values // INSTANCES_PER_CLASS, values).astype(np.uint8)
-    unique, inverse = np.unique(values, return_inverse=True)
-    numbers = np.where(unique >= INSTANCES_PER_CLASS, np.cumsum(unique >= INSTANCES_PER_CLASS), 0)
-    return PanopticMap(semantic, numbers[inverse.reshape(values.shape)].astype(np.uint16))
+    low, high = (int(ids.min()), int(ids.max())) if ids.size else (0, 0)
+    if low < 0 or high > np.iinfo(np.uint16).max:
+        raise DataError(f"an instance-id map must hold 0..{np.iinfo(np.uint16).max}. Got: {low}..{high}")
+    values = ids.astype(np.uint16, copy=False)
+    semantic = _class_table()[values]
+    is_wrong = semantic == NO_CLASS
+    if is_wrong.any():
+        _explain_instance_ids(np.unique(values[is_wrong]), high)
+    return PanopticMap(semantic, values * (values >= INSTANCES_PER_CLASS))
+
+
+@cache
+def _class_table() -> UInt8Array:
+    """(65536,) uint8: class of each value in Cityscapes form, ``NO_CLASS`` where it has none."""
+    values = np.arange(np.iinfo(np.uint16).max + 1)
+    is_class = (values <= LAST_COUNTED_CLASS) | (values == VOID)
+    without_instance = np.where(is_class, values, NO_CLASS)
+    return np.where(values < INSTANCES_PER_CLASS, without_instance, values // INSTANCES_PER_CLASS).astype(
+        np.uint8
+    )
+
+
+def _explain_instance_ids(wrong: UInt16Array, high: int) -> NoReturn:
+    listed = ", ".join(map(str, wrong[:10].tolist())) + (", ..." if len(wrong) > 10 else "")
+    reason = (
+        "No value needs more than 8 bits, so 16-bit ids were probably saved with 8; write them as 16-bit PNG"
+        if high < 2**8
+        else "Write instances as class * 1000 + number, and pixels without one as their class"
+    )
+    raise DataError(
+        f"an instance-id map must hold classes 0..{LAST_COUNTED_CLASS}, {VOID} where void, and "
+        f"class * {INSTANCES_PER_CLASS} + number. Got: {listed}. {reason}"
+    )
 
 
 def ids_to_rgb(ids: npt.NDArray[Any]) -> UInt8Array:
     """COCO panoptic colours of segment ids: (H, W) integer -> (H, W, 3) uint8, id = R + 256 G + 65536 B."""
-    values = ids.astype(np.int64)
-    return np.stack([values % 256, values // 256 % 256, values // 65536 % 256], axis=-1).astype(np.uint8)
+    # The lowest byte comes first in memory, so the colours are the first three of four.
+    stored = np.ascontiguousarray(ids, np.dtype("<u4"))
+    return np.ascontiguousarray(stored.view(np.uint8).reshape(*ids.shape, 4)[..., :3])
 
 
 def rgb_to_ids(rgb: npt.NDArray[Any]) -> npt.NDArray[np.int32]:

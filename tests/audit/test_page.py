@@ -10,6 +10,13 @@ def test_text_is_escaped_and_html_is_not() -> None:
     assert "<i>x</i>" in text
 
 
+def test_rows_carry_their_kind() -> None:
+    text = table(["a"], [["x"], ["y"], ["z"]], kinds=["", "spread", ""])
+    assert text.count("<tr>") == 3
+    assert '<tr class="spread"><td>y</td>' in text
+    assert '<tr class="strong"><td>x</td>' in table(["a"], [["x"], ["y"]], strong=[0])
+
+
 def test_numbers_for_people() -> None:
     assert number(1234567) == "1,234,567"
     assert number(3.14159) == "3.1"

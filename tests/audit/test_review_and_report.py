@@ -12,7 +12,7 @@ from gestalt.audit.gate import closed_message, judge_batches
 from gestalt.audit.measures import measure_labels
 from gestalt.audit.report import ReportSubject, write_report
 from gestalt.audit.report_pictures import Workspace, batch_strips, benchmark_strips
-from gestalt.audit.report_tables import headline_rows
+from gestalt.audit.report_tables import detail_section, headline_rows, published_section
 from gestalt.audit.review_page import write_review
 from gestalt.config.presets import default_settings
 from gestalt.data.frames import load_left
@@ -149,6 +149,45 @@ def test_headline_has_a_row_per_network_with_the_numbers_of_the_evaluation(works
     assert [row[:2] for row in rows] == [[BENCHMARK, "guided"], [BENCHMARK, "self_trained"]]
     assert rows[0][2] == content["networks"]["guided"]["standard"]["PQ"]
     assert rows[0][5] == content["networks"]["guided"]["standard"]["thing"]["PQ"]
+    low, high = content["networks"]["guided"]["standard"]["intervals"]["PQ"]
+    assert rows[0][9] == f"{low:.1f} to {high:.1f}"
+    assert low - 0.001 <= rows[0][2] <= high + 0.001  # bounds are rounded
+
+
+def test_the_reported_network_shows_outlines_and_what_its_scores_are_worth(workspace: Workspace) -> None:
+    content = json.loads(Path(f"reports/evaluation/{BENCHMARK}.json").read_text())
+    text = "".join(detail_section({BENCHMARK: content}))
+    found = content["networks"]["self_trained"]
+    assert found["average_precision"]["of_classes"]["AP"] == 100  # every car is found exactly
+    assert f"{found['boundary']['void_neutral']['boundary_PQ']:.1f}</td>" in text
+    assert "n = 4, calibration error 0.375" in text  # four hits with scores 0.25, 0.5, 0.75, 1
+    del content["networks"]["self_trained"]["boundary"]
+    assert detail_section({BENCHMARK: content}) == []
+
+
+def test_other_conventions_and_undefined_means_leave_no_wrong_number(workspace: Workspace) -> None:
+    content = json.loads(Path(f"reports/evaluation/{BENCHMARK}.json").read_text())
+    assert headline_rows({BENCHMARK: content}, "bdd100k") == []
+    metrics = content["networks"]["guided"]
+    metrics["bdd100k"] = metrics.pop("standard")
+    metrics["bdd100k"]["thing"] = {"PQ": 0.0, "SQ": 0.0, "RQ": 0.0, "n_classes": 0}
+    metrics["bdd100k"]["intervals"]["PQ"] = None
+    (row,) = headline_rows({BENCHMARK: content}, "bdd100k")
+    assert (row[5], row[9]) == (None, None)
+    assert [row[1] for row in headline_rows({BENCHMARK: content}, "standard")] == ["self_trained"]
+
+
+def test_real_numbers_stand_beside_published_ones_and_rendered_ones_never(workspace: Workspace) -> None:
+    content = json.loads(Path(f"reports/evaluation/{BENCHMARK}.json").read_text())
+    rendered = "".join(published_section({BENCHMARK: content}))
+    assert "U2Seg" in rendered
+    assert "Gestalt" not in rendered
+    content["protocol"]["rendered"] = False
+    real = "".join(published_section({BENCHMARK: content}))
+    name = f"{content['protocol']['name']}@{content['protocol']['hash']}"
+    assert re.search(rf"Gestalt.*{name}.*4 images", real)
+    content["networks"]["self_trained"]["coverage"]["n_expected"] = 500
+    assert "4 of 500 images" in "".join(published_section({BENCHMARK: content}))
 
 
 def test_strips_show_every_intermediate_and_errors_are_red(workspace: Workspace) -> None:

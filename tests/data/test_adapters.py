@@ -45,14 +45,21 @@ def test_unknown_adapters_are_answered_with_the_known_ones():
         ConfigError, match="known adapters of stereo video: cityscapes, folder, kitti_odometry"
     ):
         video_adapter("bdd")
-    with pytest.raises(ConfigError, match="known adapters of ground truth: bdd, cityscapes, coco_panoptic"):
+    with pytest.raises(ConfigError, match="known adapters of ground truth: bdd, bdd_scalabel, cityscapes, "):
         truth_adapter("folder")
+
+
+# Their frames stand in a file, which must be there.
+LISTED_IN_JSON = {"bdd_scalabel", "cityscapes_panoptic", "coco_panoptic", "muses"}
 
 
 @pytest.mark.parametrize("adapters", [VIDEO_ADAPTERS, TRUTH_ADAPTERS])
 def test_every_adapter_finds_nothing_in_an_empty_folder_and_refuses_unknown_options(adapters, tmp_path):
     for name, find_all in adapters.items():
-        if name != "coco_panoptic":
+        if name in LISTED_IN_JSON:
+            with pytest.raises(DataError, match=r"\.json does not exist"):
+                list(find_all(tmp_path, {}))
+        else:
             assert list(find_all(tmp_path, {})) == []
         with pytest.raises(ConfigError, match=f"adapter {name} has no option 'colour'"):
             list(find_all(tmp_path, {"colour": "blue"}))
@@ -339,3 +346,23 @@ def test_a_stereo_delivery_still_needs_its_second_camera(tmp_path):
     calibration.write_text(calibration.read_text() + "\ncolour: 3")
     _, (broken,) = find("folder", tmp_path, monocular=True)
     assert "must hold exactly the numbers fx, fy, cx, cy, frame_rate_hz. Got: colour" in broken.reason
+
+
+def test_names_of_cityscapes_frames_become_safe_and_splits_are_no_patterns(tmp_path):
+    name = "frank furt_000000_000019_gtFine_instanceIds.png"
+    write_png(tmp_path / "gtFine" / "val" / "x" / name, np.array([[7]], np.uint16))
+    (frame,) = truth_adapter("cityscapes")(tmp_path, {})
+    assert frame.frame_id == "frank-furt_000000_000019"
+    assert frame.image.name == "frank furt_000000_000019_leftImg8bit.png"
+    for split in ("*", "[v", "/nowhere", "train"):
+        assert not list(truth_adapter("cityscapes")(tmp_path, {"split": split}))
+
+
+@pytest.mark.parametrize("adapter", ["cityscapes", "kitti_panoptic"])
+def test_ids_clipped_to_8_bits_are_no_void(tmp_path, adapter):
+    folder = {"cityscapes": "gtFine/val/x", "kitti_panoptic": "instances"}[adapter]
+    ids = np.array([[7, 26001]], np.uint16)
+    write_png(tmp_path / folder / "a_gtFine_instanceIds.png", np.minimum(ids, 255).astype(np.uint8))
+    (frame,) = truth_adapter(adapter)(tmp_path, {})
+    with pytest.raises(DataError, match="probably clipped to 8 bits, so that every object became 255"):
+        frame.read()

@@ -3,7 +3,7 @@ import re
 import numpy as np
 import pytest
 
-from gestalt.data.label_spaces import load_label_space, raw_id_table
+from gestalt.data.label_spaces import load_label_space, raw_classes, raw_id_table
 from gestalt.errors import ConfigError
 
 V = 255
@@ -73,7 +73,7 @@ def table(pairs) -> np.ndarray:
     return expected
 
 
-@pytest.mark.parametrize("dataset", ["cityscapes", "kitti_panoptic"])
+@pytest.mark.parametrize("dataset", ["cityscapes", "kitti_panoptic", "muses"])
 def test_every_raw_id_of_cityscapes(dataset):
     for column, space in enumerate(("cityscapes27", "cityscapes19", "cityscapes7"), start=1):
         np.testing.assert_array_equal(
@@ -102,8 +102,23 @@ def test_every_raw_id_of_waymo():
     )
 
 
-def test_every_raw_id_of_mots():
-    np.testing.assert_array_equal(raw_id_table("mots", "mots2"), table([(0, 0), (1, 0), (2, 1)]))
+@pytest.mark.parametrize("dataset", ["mots", "kitti_mots"])
+def test_every_raw_id_of_mots(dataset):
+    np.testing.assert_array_equal(raw_id_table(dataset, "mots2"), table([(0, 0), (1, 0), (2, 1)]))
+    np.testing.assert_array_equal(raw_id_table(dataset, "mots3"), table([(0, 0), (1, 1), (2, 2)]))
+
+
+def test_every_raw_id_of_kitti_step_is_a_train_id():
+    np.testing.assert_array_equal(
+        raw_id_table("kitti_step", "kitti_step19"), table((i, i) for i in range(19))
+    )
+    fine, step = load_label_space("cityscapes19"), load_label_space("kitti_step19")
+    assert [(entry.name, entry.colour) for entry in step.classes] == [
+        (entry.name, entry.colour) for entry in fine.classes
+    ]
+    assert {entry.raw_id: entry.name for entry in raw_classes("kitti_step")} == {
+        entry.id: entry.name for entry in fine.classes
+    }
 
 
 @pytest.mark.parametrize(
@@ -113,6 +128,9 @@ def test_every_raw_id_of_mots():
         ("cityscapes19", range(11, 19), range(11)),
         ("cityscapes7", (5, 6), range(5)),
         ("mots2", (1,), (0,)),
+        ("mots3", (1, 2), (0,)),
+        # Persons and cars.
+        ("kitti_step19", (11, 13), (*range(11), 12, *range(14, 19))),
     ],
 )
 def test_things_and_stuff(space, things, stuff):
@@ -143,11 +161,12 @@ def test_tables_cannot_be_changed_by_accident():
 
 def test_unknown_names_are_answered_with_the_known_ones():
     with pytest.raises(
-        ConfigError, match="known label spaces: cityscapes19, cityscapes27, cityscapes7, mots2"
+        ConfigError, match=r"known label spaces: bdd40, cityscapes19, cityscapes27, cityscapes7, .*mots2"
     ):
         load_label_space("coco")
     with pytest.raises(
-        ConfigError, match="no table of raw ids for 'kitti'; known: bdd, cityscapes, mots, waymo"
+        ConfigError,
+        match="no table of raw ids for 'kitti'; known: bdd, cityscapes, coco, kitti_step, mots, waymo",
     ):
         raw_id_table("kitti", "cityscapes19")
     with pytest.raises(ConfigError, match="waymo has no label space 'cityscapes27'; it has: cityscapes19"):

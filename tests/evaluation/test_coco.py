@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks.panoptic_quality import main
+from gestalt.data.coco_files import CocoPanoptic, read_coco_panoptic, read_segment_ids
 from gestalt.data.images import write_png
-from gestalt.errors import DataError, ShapeError
-from gestalt.evaluation.coco import CocoPanoptic, intersect_coco, read_coco_panoptic, read_segment_ids
+from gestalt.errors import DataError
+from gestalt.evaluation.coco import intersect_coco
 from gestalt.evaluation.intersections import intersect, mark_groups_as_crowd
 from gestalt.evaluation.panoptic_quality import panoptic_quality
 from gestalt.panoptic import ids_to_rgb, segment_ids, segments_info
@@ -80,6 +82,43 @@ def test_files_and_maps_give_the_same_quality(tmp_path: Path) -> None:
         assert found.false_negatives.tolist() == expected.false_negatives.tolist()
 
 
+def test_a_thousand_random_maps_agree_with_torchmetrics(tmp_path: Path) -> None:
+    # Without predicted void that implementation's convention is the standard one.
+    from torchmetrics.detection import PanopticQuality as Reference
+
+    generator = np.random.default_rng(1)
+    truths = [random_map(generator, size=(12, 16)) for _ in range(1000)]
+    predictions = []
+    for truth in truths:
+        prediction = shifted(truth, generator)
+        prediction.semantic_map[prediction.semantic_map == 255] = 0
+        prediction.instance_map[prediction.semantic_map < 3] = 0
+        predictions.append(prediction)
+    reference = Reference(things={3, 4}, stuffs={0, 1, 2}, allow_unknown_preds_category=True)
+    stacked = [
+        np.stack([np.stack([side.semantic_map, side.instance_map], -1) for side in sides]).astype(np.int64)
+        for sides in (predictions, truths)
+    ]
+    reference.update(*(torch.from_numpy(channels) for channels in stacked))
+    files = [
+        {
+            f"{number:04}": (
+                segment_ids(side),
+                [{**info, "category_id": info["category_id"] + 10} for info in segments_info(side)],
+            )
+            for number, side in enumerate(sides)
+        }
+        for sides in (truths, predictions)
+    ]
+    quality = panoptic_quality(intersect_coco(*both(tmp_path, *files)), 5, "standard")
+    order = [reference.cat_id_to_continuous_id[class_id] for class_id in range(5)]
+    assert quality.true_positives.tolist() == reference.true_positives[order].tolist()
+    assert quality.false_positives.tolist() == reference.false_positives[order].tolist()
+    assert quality.false_negatives.tolist() == reference.false_negatives[order].tolist()
+    assert quality.iou_sum == pytest.approx(reference.iou_sum[order].numpy(), abs=1e-3)  # float32 there
+    assert quality.true_positives.min() > 100
+
+
 def test_only_the_last_crowd_of_a_class_forgives(tmp_path: Path) -> None:
     crowds = [{"id": 1, "category_id": 13, "iscrowd": 1}, {"id": 2, "category_id": 13, "iscrowd": 1}]
     prediction = [{"id": 5, "category_id": 13}, {"id": 6, "category_id": 13}]
@@ -115,7 +154,7 @@ Change = Callable[[dict[str, Any]], None]
         (
             "prediction",
             lambda entry: entry.update(category_id=99),
-            "category 99, which the ground truth does not",
+            "category 99, which is none of 10, 11, 12, 13, 14",
         ),
     ],
 )
@@ -138,17 +177,27 @@ def test_a_segment_without_pixels_is_named(tmp_path: Path) -> None:
 
 def test_sizes_that_differ_are_named(tmp_path: Path) -> None:
     sides = both(tmp_path, {"a": (IDS, SEGMENTS)}, {"a": ([[1, 1, 1, 70000]], SEGMENTS)})
-    with pytest.raises(ShapeError, match=r"image a: .*prediction/a.png \(1, 4\).*truth/a.png \(2, 2\)"):
+    with pytest.raises(
+        DataError, match=r"a: prediction and .*prediction/a.png \(1, 4\).*truth/a.png \(2, 2\)"
+    ):
         intersect_coco(*sides)
 
 
 def test_pictures_that_are_not_colours_are_refused(tmp_path: Path) -> None:
     write_png(tmp_path / "grey.png", np.zeros((2, 2), np.uint16))
     (tmp_path / "broken.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"8-bit RGB picture.*Got: \(2, 2\) uint16"):
+    write_png(tmp_path / "grey8.png", np.zeros((2, 2), np.uint8))
+    with pytest.raises(DataError, match=r"8-bit RGB picture.*Got: 16-bit grey; `gestalt data convert`"):
         read_segment_ids(tmp_path / "grey.png")
-    with pytest.raises(DataError, match="cannot be decoded"):
+    with pytest.raises(DataError, match=r"8-bit RGB picture.*Got: 8-bit grey"):
+        read_segment_ids(tmp_path / "grey8.png")
+    with pytest.raises(DataError, match=r"broken.png is not a PNG \(10 bytes\)"):
         read_segment_ids(tmp_path / "broken.png")
+    write_png(tmp_path / "whole.png", ids_to_rgb(np.arange(4096).reshape(64, 64)))
+    content = (tmp_path / "whole.png").read_bytes()
+    (tmp_path / "short.png").write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match=r"short.png is cut short"):
+        read_segment_ids(tmp_path / "short.png")
     with pytest.raises(DataError, match="does not exist, but the JSON file names it"):
         read_segment_ids(tmp_path / "absent.png")
 

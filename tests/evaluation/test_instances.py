@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gestalt.evaluation.instances import instance_quality
-from gestalt.evaluation.intersections import IntersectionTable, intersect, merge_tables
+from gestalt.evaluation.instances import instance_quality, judge_masks, true_objects
+from gestalt.evaluation.intersections import IntersectionTable, intersect, mark_groups_as_crowd, merge_tables
 from gestalt.panoptic import VOID, PanopticMap
 from tests.evaluation.maps import panoptic, random_map
 
@@ -87,3 +87,44 @@ def test_random_maps_agree_with_a_loop_over_masks() -> None:
         assert quality.n_masks == len(np.unique(instance[instance > 0]))
         if hits:
             assert quality.mean_iou == pytest.approx(float(np.mean(hits)))
+
+
+def test_every_mask_is_judged_and_named() -> None:
+    truth = panoptic([[3] * 6 + [0] * 4 + [VOID] * 4], [[1, 1, 1, 2, 2, 2] + [0] * 8])
+    table = intersect(
+        "a", panoptic([[0] * 14], [[9] * 3 + [4] * 2 + [0] * 2 + [7] * 2 + [0] + [5] * 4]), truth
+    )
+    judged = judge_masks(table, true_objects(table, [3]))
+    assert judged.instance.tolist() == [4, 5, 7, 9]
+    assert judged.is_hit.tolist() == [True, False, False, True]
+    assert judged.iou.tolist() == pytest.approx([2 / 3, 0, 0, 1])
+    # What lies in void is neither right nor wrong.
+    assert judged.counts.tolist() == [True, False, True, True]
+    assert judged.n_objects == 2
+    assert judged.quality() == instance_quality(table, true_objects(table, [3]))
+    assert judged.scores(
+        {("a", 4): 0.1, ("a", 5): 0.2, ("a", 7): 0.3, ("a", 9): 0.4, ("b", 1): 1}
+    ).tolist() == [
+        0.1,
+        0.2,
+        0.3,
+        0.4,
+    ]
+
+
+def test_with_classes_a_mask_must_be_of_the_class_of_its_object() -> None:
+    truth = panoptic([[3, 3, 4, 4]], [[1, 1, 2, 2]])
+    table = intersect("a", panoptic([[0, 0, 0, 0]], [[1, 1, 2, 2]]), truth)
+    objects = true_objects(table, [3, 4])
+    assert judge_masks(table, objects).is_hit.tolist() == [True, True]
+    assert judge_masks(table, objects, class_of=[3]).is_hit.tolist() == [True, False]
+    assert judge_masks(table, objects, class_of=[VOID]).is_hit.tolist() == [False, False]
+
+
+def test_crowds_are_no_objects_and_masks_in_them_do_not_count() -> None:
+    truth = panoptic([[3, 3, 3, 0]], [[0, 0, 0, 0]])
+    table = mark_groups_as_crowd(intersect("a", panoptic([[0] * 4], [[1, 1, 2, 2]]), truth), [3])
+    judged = judge_masks(table, true_objects(table, [3]))
+    assert judged.n_objects == 0
+    # Half of mask 2 lies in the crowd, which is not more than half.
+    assert judged.counts.tolist() == [False, True]

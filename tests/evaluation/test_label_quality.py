@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from gestalt.config.presets import default_settings
 from gestalt.data.ground_truth import find_ground_truth
 from gestalt.data.images import write_png
+from gestalt.data.shards import ShardFolder
 from gestalt.errors import DataError
 from gestalt.evaluation.label_quality import (
     evaluate_labels,
@@ -109,6 +111,54 @@ def test_proposals_are_measured_against_moving_and_all_objects(tmp_path: Path) -
     # The first size limit speaks: one of three masks hits one of four moving objects.
     assert quality.headline() == pytest.approx({"precision": 100 / 3, "recall": 100 / 4})
     assert quality.to_dict()["moving_objects"]["min_80_px"]["mean_iou"] == 1.0
+
+
+def write_scored_proposals(folder: Path, scores: Sequence[float]) -> Any:
+    """As ``write_proposals``, with a score of the moving car, the parked car and the piece of road."""
+    write_proposals(folder)
+    records = [
+        {"frame_id": FRAMES[0], "instance": number, "score": score} for number, score in enumerate(scores, 1)
+    ]
+    pd.DataFrame(records).to_parquet(folder / "records.parquet")
+    return ShardFolder(folder)
+
+
+def test_scores_of_proposals_are_measured_where_there_are_some(tmp_path: Path) -> None:
+    write_truth(tmp_path / "truth")
+    proposals = write_scored_proposals(tmp_path / "motion", [0.5, 0.25, 0.75])
+    truth = truth_of_frames(find_ground_truth(tmp_path / "truth"), proposals, "test")
+    moving = read_moving_objects(tmp_path / "truth")
+    quality = evaluate_proposals(proposals, truth, moving, min_object_px=[80], label="test")
+    # Two moving cars of at least 80 px; by score: road, the moving car, the parked car.
+    of_moving = quality.moving_scores[80]
+    assert pytest.approx(100 * 51 / 101 / 2) == of_moving.average_precision.AP
+    assert pytest.approx(50) == of_moving.average_precision.AR100
+    assert of_moving.average_precision.n_objects == 2
+    assert of_moving.calibration is not None
+    assert of_moving.calibration.brier == pytest.approx((0.5**2 + 0.25**2 + 0.75**2) / 3)
+    assert quality.every_scores[80].average_precision.n_objects == 4
+    report = quality.to_dict()["all_objects"]["min_80_px"]
+    assert report["average_precision"]["AP50"] == quality.every_scores[80].average_precision.AP50
+    assert report["precision"] == pytest.approx(2 / 3)
+    # An affinity is no chance: its order counts, its value does not.
+    other = write_scored_proposals(tmp_path / "cut", [5.0, 2.5, 7.5])
+    (affine,) = evaluate_proposals(other, truth, None, min_object_px=[80], label="test").every_scores.values()
+    assert affine.calibration is None
+    assert affine.average_precision == quality.every_scores[80].average_precision
+
+
+def test_proposals_without_scores_have_no_average_precision_and_some_scores_are_an_error(
+    tmp_path: Path,
+) -> None:
+    write_truth(tmp_path / "truth")
+    proposals = write_proposals(tmp_path / "motion")
+    truth = truth_of_frames(find_ground_truth(tmp_path / "truth"), proposals, "test")
+    quality = evaluate_proposals(proposals, truth, None, min_object_px=[80], label="test")
+    assert quality.every_scores == {}
+    assert "average_precision" not in quality.to_dict()["all_objects"]["min_80_px"]
+    some = write_scored_proposals(tmp_path / "some", [0.5, 0.25])
+    with pytest.raises(DataError, match=r"1 of 3 masks have no score, such as 3 of city_0_0"):
+        evaluate_proposals(some, truth, None, min_object_px=[80], label="test")
 
 
 def test_truth_that_does_not_say_what_moves_gives_no_numbers_about_it(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from gestalt.evaluation.intersections import (
     merge_tables,
     relabel_predictions,
 )
-from gestalt.evaluation.panoptic_quality import PanopticQuality, panoptic_quality
+from gestalt.evaluation.panoptic_quality import PanopticQuality, panoptic_counts, panoptic_quality
 from gestalt.panoptic import VOID, PanopticMap, from_instance_ids
 from tests.evaluation.maps import SHARED, needs_samples, panoptic, random_map, shifted, slow_quality
 
@@ -195,6 +195,15 @@ def test_the_bdd_convention_keeps_true_void_in_the_union() -> None:
     assert score(panoptic([[1]]), panoptic([[VOID]]), "bdd100k").false_positives[1] == 0
 
 
+def test_the_mean_over_no_class_is_what_the_caller_says() -> None:
+    table = intersect("a", panoptic([[0]]), panoptic([[0]]))
+    quality = panoptic_quality(table, 2)
+    assert quality.means([1])[0] == 0
+    assert np.isnan(quality.means([1], np.nan)).all()
+    assert quality.means([0, 1], np.nan)[0] == 100
+    assert quality.mean([1])["n_classes"] == 0
+
+
 def test_an_unknown_convention_names_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"one of void_neutral, standard, bdd100k. Got: 'official'"):
         score(panoptic([[0]]), panoptic([[0]]), "official")
@@ -249,10 +258,30 @@ def test_bdd_sample_gives_the_published_counts_per_class() -> None:
         read_bdd("bdd100k/labels/pan_seg/bitmasks/val/a.png"),
     )
     quality = panoptic_quality(table, 41, "bdd100k")
-    assert (quality.true_positives[35], quality.false_positives[35]) == (4, 0)
-    assert quality.iou_sum[35] == pytest.approx(3.18008304800378)
-    assert (quality.true_positives[20], quality.false_positives[20], quality.false_negatives[20]) == (0, 1, 1)
-    assert quality.iou_sum[1] == pytest.approx(0.7708830548926014)
+    # Category: true positives, false positives, false negatives, sum of IoU.
+    expected = {
+        1: (1, 0, 0, 0.7708830548926014),
+        4: (1, 0, 0, 0.6422764227642277),
+        7: (1, 0, 0, 0.9655321433716164),
+        10: (1, 0, 0, 0.9411398791833123),
+        13: (1, 0, 0, 0.5244956772334294),
+        16: (1, 0, 0, 0.5889328063241107),
+        17: (1, 0, 0, 0.6939252336448598),
+        20: (0, 1, 1, 0),
+        22: (0, 1, 1, 0),
+        26: (1, 0, 0, 0.5384615384615384),
+        27: (1, 0, 0, 0.5962732919254659),
+        28: (1, 0, 0, 0.9368572838007058),
+        29: (1, 0, 0, 0.9642794268243999),
+        30: (1, 0, 0, 0.9662389555811991),
+        34: (1, 0, 0, 0.8457497612225406),
+        35: (4, 0, 0, 3.18008304800378),
+    }
+    assert np.flatnonzero(quality.occurs).tolist() == list(expected)
+    for category, (tp, fp, fn, iou_sum) in expected.items():
+        found = quality.true_positives, quality.false_positives, quality.false_negatives
+        assert [counts[category] for counts in found] == [tp, fp, fn]
+        assert quality.iou_sum[category] == pytest.approx(iou_sum, abs=1e-12)
 
 
 @needs_samples
@@ -287,3 +316,24 @@ def test_cityscapes_group_regions_are_counted_as_crowds_or_segments() -> None:
     table = mark_groups_as_crowd(intersect("a", truth, truth), range(11, 19))
     expected = sum(entry["crowd_pixels"] for entry in counts[name].values() if entry["train_id"] >= 11)
     assert table.n_pixels[table.is_crowd].sum() == expected > 0
+
+
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_counts_of_images_add_up_and_resamples_count_images_as_often_as_drawn(convention: str) -> None:
+    generator = np.random.default_rng(5)
+    truths = [random_map(generator) for _ in range(6)]
+    tables = [intersect(str(n), shifted(truth, generator), truth) for n, truth in enumerate(truths)]
+    counts = panoptic_counts(merge_tables(tables), 5, convention)
+    whole = panoptic_quality(merge_tables(tables), 5, convention)
+    assert whole.mean(range(5)) == counts.total().mean(range(5))
+    weights = generator.integers(0, 3, (4, 6))
+    resampled = counts.total(weights)
+    for row, drawn in enumerate(weights):
+        parts = [panoptic_quality(tables[n], 5, convention) for n in np.repeat(np.arange(6), drawn)]
+        for name in ("true_positives", "false_positives", "false_negatives", "iou_sum"):
+            expected = np.sum([getattr(part, name) for part in parts], axis=0)
+            assert np.allclose(getattr(resampled, name)[row], expected)
+    singles = counts.of_images().means(range(5))[0]
+    assert np.allclose(
+        singles, [panoptic_quality(table, 5, convention).mean(range(5))["PQ"] for table in tables]
+    )

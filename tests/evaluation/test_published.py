@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from gestalt.evaluation.protocols import known_protocols
+from gestalt.evaluation.protocols import known_protocols, load_protocol
 from gestalt.evaluation.published import PUBLISHED, published_for
 
 
@@ -23,6 +23,7 @@ def test_every_benchmark_has_ours_and_the_system_before() -> None:
 
 def test_protocols_are_named_and_rendered_ones_never() -> None:
     for result in PUBLISHED:
-        assert result.protocol.split(",")[0] in known_protocols() or "classes" in result.protocol
+        assert result.protocol in known_protocols()
+        assert load_protocol(result.protocol).dataset == result.dataset
         assert "rendered" not in result.protocol
     assert published_for("no such benchmark") == []

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.metrics import jaccard_score
 
 from gestalt.evaluation.intersections import intersect, merge_tables
 from gestalt.evaluation.matching import Assignment, confusion_matrix, match_pseudo_classes
-from gestalt.evaluation.semantic import semantic_quality
+from gestalt.evaluation.semantic import semantic_counts, semantic_quality
 from gestalt.panoptic import VOID
 from tests.evaluation.maps import panoptic, random_map
 
@@ -71,3 +72,24 @@ def test_ignored_classes_are_in_no_mean() -> None:
 def test_an_image_of_void_gives_zero_and_no_warning() -> None:
     quality = semantic_quality(intersect("a", panoptic([[0]]), panoptic([[VOID]])), identity(1), 1)
     assert (quality.mean_iou, quality.pixel_accuracy) == (0.0, 0.0)
+
+
+def test_predicted_void_is_wrong_only_where_the_rules_say_so() -> None:
+    truth, prediction = panoptic([[0, 0, 1, VOID]]), panoptic([[0, VOID, 1, VOID]])
+    table = intersect("a", prediction, truth)
+    free = semantic_counts(table, identity(2), 2).total()
+    strict = semantic_counts(table, identity(2), 2, void_is_wrong=True).total()
+    assert (free.mean_iou, free.pixel_accuracy) == (100.0, 100.0)
+    assert strict.iou.tolist() == [50.0, 100.0]
+    assert strict.pixel_accuracy == pytest.approx(200 / 3)
+    # As scikit-learn has it: void is one more answer, in the union of no class but those it was missed for.
+    answers = [2 if value == VOID else value for value in (0, VOID, 1)]
+    assert strict.iou == pytest.approx(100 * jaccard_score([0, 0, 1], answers, labels=[0, 1], average=None))
+
+
+def test_a_resample_without_a_pixel_that_counts_is_undefined() -> None:
+    images = [("a", panoptic([[0]]), panoptic([[0]])), ("b", panoptic([[0]]), panoptic([[VOID]]))]
+    counts = semantic_counts(merge_tables(intersect(*image) for image in images), identity(1), 1)
+    quality = counts.total(np.array([[1, 1], [2, 0], [0, 2]]))
+    assert quality.mean_iou == pytest.approx([100, 100, np.nan], nan_ok=True)
+    assert quality.pixel_accuracy == pytest.approx([100, 100, np.nan], nan_ok=True)

@@ -1,16 +1,22 @@
 from __future__ import annotations
 
+import dataclasses
 import pickle
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from gestalt.config.network import PredictSettings
 from gestalt.data.images import read_image, write_png
 from gestalt.data.records import GroundTruthFrame
 from gestalt.data.shards import ShardFolder
-from gestalt.inference.benchmark import BenchmarkImage, FramePredictor, predict_benchmark
+from gestalt.inference.benchmark import SCORE_DIGITS, BenchmarkImage, FramePredictor, predict_benchmark
+from gestalt.inference.predictor import Predictor
 from gestalt.panoptic import PanopticMap
+
+CPU = torch.device("cpu")
 
 
 def unreadable() -> PanopticMap:
@@ -83,3 +89,34 @@ def test_a_frame_predictor_travels_to_workers_without_its_network(
     copied = pickle.loads(content)(item)
     assert (copied.maps["semantic"] == expected.maps["semantic"]).all()
     assert read_image(frame.image).shape[:2] == copied.maps["instance"].shape
+
+
+def test_an_image_inside_another_file_is_predicted_like_the_same_image_as_a_file(
+    tmp_path: Path, network_folder: Path, settings: PredictSettings
+) -> None:
+    (frame,) = make_frames(tmp_path / "in", 1)
+    inside = dataclasses.replace(
+        frame,
+        frame_id="inside",
+        image=tmp_path / "many.tfrecord",
+        read_image=partial(read_image, frame.image),
+    )
+    predict([frame, inside], network_folder, settings, tmp_path, 0.0)
+    stored = ShardFolder(tmp_path / "out")
+    for kind in ("semantic", "instance"):
+        np.testing.assert_array_equal(stored.read_map("inside", kind), stored.read_map("f0", kind))
+
+
+def test_the_network_sees_images_at_the_height_it_was_trained_at(
+    network_folder: Path, settings: PredictSettings, tmp_path: Path
+) -> None:
+    (frame,) = make_frames(tmp_path, 1)
+    trained_height = 48
+    assert settings.height_px == 0
+    assert read_image(frame.image).shape[0] != trained_height
+    result = FramePredictor(network_folder, settings, "cpu")(BenchmarkImage(frame.frame_id, frame.image))
+    for height, is_equal in ((trained_height, True), (0, False)):
+        predictor = Predictor.load(network_folder, CPU, dataclasses.replace(settings, height_px=height))
+        expected = predictor(read_image(frame.image)).segments
+        scores = [round(entry.score, SCORE_DIGITS) for entry in expected]
+        assert ([record["score"] for record in result.records] == scores) == is_equal

@@ -1,4 +1,5 @@
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,16 +15,28 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def start_in(empty_store: Path) -> Callable[[Path, pytest.MonkeyPatch], Path]:
+    """Makes a folder the working directory, with an empty store."""
+
+    def start(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        for name in ("DVC_ROOT", "DVC_EXP_NAME", "PIPELINE_KEY"):
+            monkeypatch.delenv(name, raising=False)
+        (folder / "mlruns").mkdir()
+        shutil.copy(empty_store / "mlruns" / "mlflow.db", folder / "mlruns" / "mlflow.db")
+        _move_artifacts(folder)
+        monkeypatch.chdir(folder)
+        return folder
+
+    return start
+
+
 @pytest.fixture
-def root(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def root(
+    start_in: Callable[[Path, pytest.MonkeyPatch], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """A working directory with an empty store."""
-    for name in ("DVC_ROOT", "DVC_EXP_NAME", "PIPELINE_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    (tmp_path / "mlruns").mkdir()
-    shutil.copy(empty_store / "mlruns" / "mlflow.db", tmp_path / "mlruns" / "mlflow.db")
-    _move_artifacts(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+    return start_in(tmp_path, monkeypatch)
 
 
 def _move_artifacts(root: Path) -> None:

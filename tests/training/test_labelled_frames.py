@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,28 @@ def test_frames_of_a_benchmark_are_never_drawn(folder: Path, tmp_path: Path) -> 
         draw_frames(find_labelled_frames([folder]), 1.0, seed=0, held_out=find_ground_truth(folder))
 
 
+def test_images_inside_another_file_are_told_apart(folder: Path, tmp_path: Path) -> None:
+    # All frames lie in one file, as those of a TFRecord do.
+    (tmp_path / "many").write_bytes(b"all images and annotations")
+    truth = [
+        dataclasses.replace(
+            frame,
+            image=tmp_path / "many",
+            annotation=tmp_path / "many",
+            read_image=partial(read_png, frame.image),
+        )
+        for frame in find_ground_truth(folder)[:4]
+    ]
+    frames = [LabelledFrame(frame.frame_id, frame.image, frame, "cityscapes") for frame in truth]
+    assert len({frame.image_hash for frame in frames}) == len({frame.content_hash for frame in frames}) == 4
+    same_pixels = dataclasses.replace(truth[2], frame_id="other")
+    drawn = draw_frames(frames, 1.0, seed=0, held_out=[same_pixels])
+    assert set(ids(drawn.frames)) == {frame.frame_id for frame in frames} - {truth[2].frame_id}
+    sample = LabelledSamples(frames, "cityscapes19", keep_in_memory=False)[0]
+    expected = LabelledSamples(find_labelled_frames([folder]), "cityscapes19", keep_in_memory=False)[0]
+    np.testing.assert_array_equal(sample.image, expected.image)
+
+
 def test_labels_apart_from_the_video_find_their_images(tmp_path: Path) -> None:
     labels = write_labels(tmp_path / "truth", range(3), images=False)
     with pytest.raises(DataError, match="name its manifest with --video"):
@@ -143,8 +166,8 @@ def test_an_annotation_of_another_size_is_refused(folder: Path) -> None:
 
 
 def test_an_annotation_without_a_class_of_the_space_is_refused(folder: Path) -> None:
-    write_png(annotation_of(folder, 0), np.full(SIZE, 99, np.uint16))
-    with pytest.raises(DataError, match=r"not one pixel of a class of cityscapes19.* Got: \[99\]"):
+    write_png(annotation_of(folder, 0), np.full(SIZE, 50, np.uint16))
+    with pytest.raises(DataError, match=r"not one pixel of a class of cityscapes19.* Got: \[50\]"):
         LabelledSamples(find_labelled_frames([folder])[:1], "cityscapes19", keep_in_memory=True)
 
 

@@ -43,3 +43,15 @@ def test_an_error_of_the_other_thread_comes_out_where_the_result_is_asked_for() 
 def test_a_step_may_be_asked_for_again() -> None:
     with reading_ahead(lambda step, part: (step, part), 5) as ahead:
         assert [ahead.take(2, 0), ahead.take(2, 0), ahead.take(0, 1)] == [(2, 0), (2, 0), (0, 1)]
+
+
+def test_several_steps_are_loaded_side_by_side_and_come_in_order() -> None:
+    together = threading.Barrier(3)
+
+    def load(step: int, _: int) -> int:
+        if step > 0:
+            together.wait(10)  # nobody passes unless three are here
+        return step
+
+    with reading_ahead(load, 4, threads=3) as ahead:
+        assert [ahead.take(step, 0) for step in range(4)] == [0, 1, 2, 3]

@@ -103,6 +103,33 @@ def curves(steps: npt.ArrayLike, lines: Mapping[str, npt.ArrayLike], title: str)
     return _frame(title, "".join(shapes), (first, last), (low, high))
 
 
+def scatter(x: npt.ArrayLike, y: npt.ArrayLike, names: Sequence[str], title: str) -> str:
+    """A point per item that was measured twice, with the line of equal values; points below it lost.
+
+    Args:
+        x: (N,) first value of each item.
+        y: (N,) second value.
+        names: N names, shown as tooltips and kept as ``data-name``.
+        title: Plain text.
+    """
+    first, second = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    both = np.concatenate([first, second])
+    low, high = (float(both.min()), float(both.max())) if len(both) else (0.0, 1.0)
+    low, high = (low, high) if high > low else (low - 0.5, high + 0.5)
+    shapes = [
+        _line(_x(low, low, high), _y(low, low, high), _x(high, low, high), _y(high, low, high), "var(--soft)")
+    ]
+    for place, value, name in zip(first.tolist(), second.tolist(), names):
+        colour = "var(--soft)" if place == value else f"var({'--good' if value > place else '--bad'})"
+        centre = f'cx="{_x(place, low, high):.1f}" cy="{_y(value, low, high):.1f}"'
+        tip = f"{name}: {place:.1f} to {value:.1f}"
+        shapes.append(
+            f'<circle {centre} r="3.2" fill="{colour}" fill-opacity="0.75" data-name="{escape(name)}">'
+            f"<title>{escape(tip)}</title></circle>"
+        )
+    return _frame(title, "".join(shapes), (low, high), (low, high))
+
+
 def _frame(title: str, shapes: str, x_range: tuple[float, float] | None, y_range: tuple[float, float]) -> str:
     ends = ""
     if x_range is not None:

@@ -22,15 +22,16 @@ JPEG_QUALITY = 88
 STYLE_FILE = Path(__file__).with_name("page.css")
 
 
-def page(title: str, body: Iterable[str], *, script: str = "") -> str:
+def page(title: str, body: Iterable[str], *, script: str = "", style: str = "") -> str:
     """A whole HTML file.
 
     Args:
         title: Plain text.
         body: HTML fragments.
         script: Inline JavaScript at the end.
+        style: CSS that this page has beside the common one.
     """
-    style = STYLE_FILE.read_text(encoding="utf-8")
+    style = STYLE_FILE.read_text(encoding="utf-8") + style
     head = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -42,7 +43,12 @@ def page(title: str, body: Iterable[str], *, script: str = "") -> str:
 
 
 def table(
-    header: Sequence[str], rows: Iterable[Sequence[Any]], *, caption: str = "", strong: Sequence[int] = ()
+    header: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    *,
+    caption: str = "",
+    strong: Sequence[int] = (),
+    kinds: Sequence[str] = (),
 ) -> str:
     """A table; numbers stand right, text left.
 
@@ -51,6 +57,7 @@ def table(
         rows: Cells: ``Html`` goes in as it is, numbers get ``number``, None is a dash, the rest is escaped.
         caption: Plain text above.
         strong: Rows to stress.
+        kinds: CSS class of each row, instead; empty for none.
     """
     rows = [list(row) for row in rows]
     is_number = [
@@ -67,7 +74,8 @@ def table(
         + "</tr>"
     )
     for number_of_row, row in enumerate(rows):
-        start = '<tr class="strong">' if number_of_row in strong else "<tr>"
+        kind = kinds[number_of_row] if kinds else "strong" if number_of_row in strong else ""
+        start = f'<tr class="{kind}">' if kind else "<tr>"
         lines.append(
             start
             + "".join(f"{align[i].format('td')}{_cell(value)}</td>" for i, value in enumerate(row))

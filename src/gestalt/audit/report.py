@@ -27,6 +27,7 @@ from gestalt.audit.report_tables import (
     audit_section,
     benchmark_section,
     class_section,
+    detail_section,
     label_section,
     published_section,
 )
@@ -88,6 +89,7 @@ def write_report(
     body = [
         *_head(subject, evaluations, qualities),
         *benchmark_section(evaluations),
+        *detail_section(evaluations),
         *published_section(evaluations),
         *label_section(qualities),
         *audit_section(gate),

@@ -24,8 +24,7 @@ from gestalt.audit.overlay import (
 from gestalt.audit.review_page import class_palette
 from gestalt.config.frames import FrameSettings
 from gestalt.data.frames import load_left, load_measurements, load_stereo
-from gestalt.data.ground_truth import dataset_of, find_ground_truth, read_ground_truth
-from gestalt.data.images import read_image
+from gestalt.data.ground_truth import dataset_of, find_ground_truth, load_image, read_ground_truth
 from gestalt.data.kitti_maps import unpack_disparity
 from gestalt.data.label_spaces import load_label_space
 from gestalt.data.manifest import read_manifest
@@ -142,7 +141,7 @@ def benchmark_strips(benchmark: str, n_frames: int, workspace: Workspace, width_
     ]
     strips = []
     for frame_id in _spread(common, n_frames):
-        image = read_image(truth[frame_id].image)
+        image = load_image(truth[frame_id])
         true_map = read_ground_truth(truth[frame_id], space.name, dataset)
         pictures = [Picture("image", image)]
         for name, shards in networks.items():

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from gestalt.audit.page import Html, table, tag
+from gestalt.audit.page import Html, number, table, tag
+from gestalt.audit.reliability_chart import reliability_chart
+from gestalt.evaluation.calibration import Calibration
 from gestalt.evaluation.published import published_for
 
 FINAL_NETWORK = "self_trained"
@@ -15,33 +17,49 @@ QUALITY_HEADER = ["PQ", "SQ", "RQ", "PQ thing", "PQ stuff", "mIoU", "accuracy"]
 CONVENTION_NAMES = {
     "void_neutral": "PQ, void-neutral: unlabelled pixels count for nothing (the published protocol)",
     "standard": "PQ, standard: unlabelled pixels count as errors (the panoptic API)",
+    "bdd100k": "PQ, BDD100K: unlabelled pixels count as errors, and so does what is predicted on true void",
 }
+
+# As in ``QUALITY_HEADER``, by the names of published results.
+METRICS = ("PQ", "SQ", "RQ", "PQ_thing", "PQ_stuff", "mIoU", "pixel_accuracy")
 
 # What a stage wrote as JSON; its keys are documented where it is written.
 Record = dict[str, Any]
 
 
 def headline_rows(evaluations: Mapping[str, Record], convention: str) -> list[list[Any]]:
-    """Benchmark, network, PQ, SQ, RQ, PQ thing, PQ stuff, mIoU, accuracy, images: a row per network."""
+    """Benchmark, network, PQ, SQ, RQ, PQ thing, PQ stuff, mIoU, accuracy, interval of PQ, images: a row per network.
+
+    Benchmarks whose protocol does not use the convention have none.
+    """
     rows = []
     for benchmark, content in evaluations.items():
         for network, metrics in sorted(content["networks"].items()):
-            rows.append([benchmark, network, *_quality(metrics, convention), metrics["coverage"]["n_images"]])
+            if convention not in metrics:
+                continue
+            numbers = [*_quality(metrics, convention), _interval(metrics, convention)]
+            rows.append([benchmark, network, *numbers, _images(metrics["coverage"])])
     return rows
+
+
+def _interval(metrics: Record, convention: str) -> str | None:
+    bounds = metrics.get(convention, {}).get("intervals", {}).get("PQ")
+    return None if bounds is None else f"{number(bounds[0])} to {number(bounds[1])}"
+
+
+def _images(coverage: Record) -> Any:
+    expected = coverage.get("n_expected")
+    is_whole = expected is None or expected == coverage["n_images"]
+    return coverage["n_images"] if is_whole else f"{coverage['n_images']} of {expected}"
 
 
 def _quality(metrics: Record, convention: str) -> list[Any]:
     panoptic = metrics.get(convention)
     if panoptic is None:
-        return [None] * 7
-    numbers = [
-        panoptic["PQ"],
-        panoptic["SQ"],
-        panoptic["RQ"],
-        panoptic["thing"]["PQ"],
-        panoptic["stuff"]["PQ"],
-    ]
-    return [*numbers, metrics["mIoU"], metrics["pixel_accuracy"]]
+        return [None] * len(METRICS)
+    # A mean over no class is no number.
+    parts = [panoptic[kind]["PQ"] if panoptic[kind]["n_classes"] else None for kind in ("thing", "stuff")]
+    return [*(panoptic[name] for name in METRICS[:3]), *parts, *(metrics[name] for name in METRICS[-2:])]
 
 
 def benchmark_section(evaluations: Mapping[str, Record]) -> list[str]:
@@ -49,9 +67,10 @@ def benchmark_section(evaluations: Mapping[str, Record]) -> list[str]:
     if not evaluations:
         return []
     lines = ['<h2 id="benchmarks">Benchmarks</h2>']
-    header = ["benchmark", "network", *QUALITY_HEADER, "images"]
+    header = ["benchmark", "network", *QUALITY_HEADER, "PQ, 95 %", "images"]
     for convention, caption in CONVENTION_NAMES.items():
-        rows = headline_rows(evaluations, convention)
+        if not (rows := headline_rows(evaluations, convention)):
+            continue
         strong = [place for place, row in enumerate(rows) if row[1] == FINAL_NETWORK]
         lines.append(table(header, rows, caption=caption, strong=strong))
     meanings = [
@@ -61,31 +80,94 @@ def benchmark_section(evaluations: Mapping[str, Record]) -> list[str]:
     lines += [table(["benchmark", "protocol", "name and hash"], meanings), "</details>"]
     lines.append(
         '<p class="note">The network to report is <b>self_trained</b>, fixed beforehand. Pseudo-classes are '
-        "matched with classes on the evaluation set itself, as all methods of the field do.</p>"
+        "matched with classes on the evaluation set itself, as all methods of the field do. The interval is that "
+        "of 1000 resamples of the images (of whole sequences, where the protocol says so): it holds what the choice of "
+        "the images explains, not what another seed of the training would change.</p>"
     )
     return lines
 
 
 def published_section(evaluations: Mapping[str, Record]) -> list[str]:
-    """Published numbers of the same data sets, in a table of their own."""
+    """Our numbers on real images beside published ones, each with its protocol; rendered images never."""
     datasets = dict.fromkeys(content["protocol"]["dataset"] for content in evaluations.values())
-    rows = [
-        [
-            entry.dataset,
-            entry.method,
-            *(entry.metrics.get(name) for name in names),
-            entry.protocol,
-            entry.source,
+    rows: list[list[Any]] = []
+    strong = []
+    for dataset in datasets:
+        for benchmark, content in evaluations.items():
+            metrics = content["networks"].get(FINAL_NETWORK)
+            if (
+                content["protocol"]["dataset"] != dataset
+                or content["protocol"]["rendered"]
+                or metrics is None
+            ):
+                continue
+            images = _images(metrics["coverage"])
+            origin = f"this run: {benchmark}, {images} images"
+            numbers = _quality(metrics, content["protocol"]["conventions"][0])
+            strong.append(len(rows))
+            rows.append([dataset, "Gestalt", *numbers, _protocol(content), origin])
+        rows += [
+            [
+                dataset,
+                entry.method,
+                *(entry.metrics.get(name) for name in METRICS),
+                entry.protocol,
+                entry.source,
+            ]
+            for entry in published_for(dataset)
         ]
-        for names in [("PQ", "SQ", "RQ", "PQ_thing", "PQ_stuff", "mIoU", "pixel_accuracy")]
-        for dataset in datasets
-        for entry in published_for(dataset)
-    ]
     if not rows:
         return []
+    header = ["data set", "method", *QUALITY_HEADER, "protocol", "source"]
+    lines = [table(header, rows, caption="Real images, beside published numbers", strong=strong)]
+    if strong:
+        return lines
+    note = (
+        '<p class="note">All benchmarks of this run are rendered, so it has no row here: a number on rendered images '
+        "compares with none of these.</p>"
+    )
+    return ["<details><summary>Published numbers, on the real images</summary>", note, *lines, "</details>"]
+
+
+def detail_section(evaluations: Mapping[str, Record]) -> list[str]:
+    """Outlines of the reported network, whether its right objects come first, and whether its scores are right."""
+    details = {
+        benchmark: content["networks"][FINAL_NETWORK]
+        for benchmark, content in evaluations.items()
+        if "boundary" in content["networks"].get(FINAL_NETWORK, {})
+    }
+    if not details:
+        return []
+    rows = []
+    for benchmark, found in details.items():
+        boundary = found["boundary"][evaluations[benchmark]["protocol"]["conventions"][0]]
+        precision = found.get("average_precision", {})
+        masks, objects = precision.get("class_agnostic", {}), precision.get("of_classes", {})
+        calibration = found.get("calibration", {})
+        shares = [calibration.get(name) for name in ("expected_error", "auroc")]
+        rows.append(
+            [
+                benchmark,
+                boundary["boundary_PQ"],
+                boundary["boundary_mIoU"],
+                *(masks.get(name) for name in ("AP", "AP50", "AR100")),
+                *(objects.get(name) for name in ("AP", "AP50")),
+                *(None if share is None else 100 * share for share in shares),
+            ]
+        )
+    header = ["benchmark", "boundary PQ", "boundary mIoU", "AP", "AP50", "AR100", "class AP", "class AP50"]
+    header += ["ECE", "AUROC"]
+    charts = [
+        reliability_chart(Calibration.from_dict(found["calibration"]), benchmark)
+        for benchmark, found in details.items()
+        if found.get("calibration", {}).get("n_masks")
+    ]
     return [
-        "<details><summary>Published numbers, on the real images</summary>",
-        table(["data set", "method", *QUALITY_HEADER, "protocol", "source"], rows),
+        "<details><summary>Outlines and scores of the reported network</summary>",
+        table(header, rows, caption="percent"),
+        '<p class="note">AP: instances whatever their class. A score should be the share of instances that hit an object '
+        "of their class above IoU 0.5 (ECE says how far off it is); a dot below the diagonal promises too much.</p>",
+        f'<div class="charts">{"".join(charts)}</div>',
         "</details>",
     ]
 
@@ -96,8 +178,12 @@ def label_section(qualities: Mapping[str, Record]) -> list[str]:
         return []
     lines = ['<h2 id="labels">Pseudo-labels against truth</h2>']
     for convention, caption in CONVENTION_NAMES.items():
-        rows = [[batch, *_quality(content["labels"], convention)] for batch, content in qualities.items()]
-        lines.append(table(["batch", *QUALITY_HEADER], rows, caption=caption))
+        rows = [
+            [batch, *_quality(content["labels"], convention)]
+            for batch, content in qualities.items()
+            if convention in content["labels"]
+        ]
+        lines += [table(["batch", *QUALITY_HEADER], rows, caption=caption)] if rows else []
     rows = [
         [
             batch,

@@ -157,6 +157,7 @@ def _scales(text: str) -> list[float]:
 
 def _predict_settings(network: Path, height: int | None) -> PredictSettings:
     """The section ``predict`` with the working height that was asked for, or that of the training."""
+    from gestalt.inference.predictor import at_trained_height
     from gestalt.network.checkpoint import CARD, WEIGHTS, read_card
 
     if missing := [name for name in (CARD, WEIGHTS) if not (network / name).is_file()]:
@@ -167,8 +168,6 @@ def _predict_settings(network: Path, height: int | None) -> PredictSettings:
             )
         raise DataError(f"{network} holds no trained network ({' and '.join(missing)} missing); {hint}")
     settings: PredictSettings = own_section("predict")
-    # Objects much larger than those of the training images are not found.
-    trained_height = read_card(network).image_size[0]
-    return dataclasses.replace(
-        settings, height_px=(settings.height_px or trained_height) if height is None else height
-    )
+    if height is not None:
+        return dataclasses.replace(settings, height_px=height)
+    return at_trained_height(settings, read_card(network))

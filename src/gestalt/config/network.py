@@ -131,7 +131,9 @@ class PredictSettings:
     """Inference on a benchmark, a picture, a folder or a video."""
 
     batch_size: int = setting("images of one size per forward pass", low=1)
-    height_px: int = setting("images are scaled to this height for the network; 0 keeps their size", low=0)
+    height_px: int = setting(
+        "images are scaled to this height for the network; 0 takes the height that it was trained at", low=0
+    )
     view_scales: list[float] = setting("scales that are averaged; [1.0] is plain inference", low=0.01)
     view_flip: bool = setting("average each view with its mirror image")
     merge: MergeSettings = section(MergeSettings, "how detections and semantics become one map")

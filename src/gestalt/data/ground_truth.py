@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from gestalt.data.adapters import truth_adapter
+from gestalt.data.images import read_image
 from gestalt.data.label_spaces import load_label_space, raw_id_table
 from gestalt.data.records import GroundTruthFrame
 from gestalt.data.source import SOURCE_FILE, read_source
-from gestalt.errors import DataError
-from gestalt.panoptic import PanopticMap
+from gestalt.errors import ConfigError, DataError
+from gestalt.panoptic import PanopticMap, UInt8Array
 
-__all__ = ["GroundTruthFrame", "dataset_of", "find_ground_truth", "read_ground_truth"]
+# Adapters that are not called like the data set whose raw ids they read.
+DATASET_OF = {
+    "bdd_scalabel": "bdd",
+    "cityscapes_panoptic": "cityscapes",
+    "coco_panoptic": "cityscapes",
+    "mots_text": "mots",
+}
+
+__all__ = [
+    "GroundTruthFrame",
+    "dataset_of",
+    "dataset_of_adapter",
+    "find_frames",
+    "find_ground_truth",
+    "load_image",
+    "read_ground_truth",
+]
 
 
 def find_ground_truth(folder: Path) -> list[GroundTruthFrame]:
@@ -27,11 +46,31 @@ def find_ground_truth(folder: Path) -> list[GroundTruthFrame]:
         ConfigError: The adapter or one of its options is unknown.
     """
     source = read_source(folder)
-    frames = list(truth_adapter(source.adapter)(source.root, source.options))
+    return find_frames(source.adapter, source.root, source.options, origin=str(folder / SOURCE_FILE))
+
+
+def find_frames(
+    adapter: str, root: Path, options: Mapping[str, Any], *, origin: str = "--adapter"
+) -> list[GroundTruthFrame]:
+    """What ``find_ground_truth`` finds, of an adapter, a root and options; ``origin`` says who named them.
+
+    Raises:
+        DataError: Nothing is found, or two frames have one id.
+        ConfigError: The adapter or one of its options is unknown.
+    """
+    try:
+        frames = list(truth_adapter(adapter)(root, options))
+    except ConfigError as error:
+        # Adapters blame the file that options usually stand in.
+        message = (
+            str(error).replace("source.yaml: ", "--option: ", 1) if origin.startswith("--") else str(error)
+        )
+        raise ConfigError(message) from error
     if not frames:
         raise DataError(
-            f"no ground truth in the layout of {source.adapter} under {source.root}; "
-            f"see {folder / SOURCE_FILE} and the docstring of gestalt.data.adapters.{source.adapter}"
+            f"no ground truth in the layout of {adapter} under {root} (options: "
+            f"{', '.join(f'{name}={value}' for name, value in options.items()) or 'none'}); mend {origin}: "
+            "docs/ground_truth.md shows the tree and the options of each adapter"
         )
     seen: dict[str, GroundTruthFrame] = {}
     for frame in frames:
@@ -51,9 +90,24 @@ def dataset_of(folder: Path) -> str:
         DataError: ``source.yaml`` is missing or broken.
     """
     source = read_source(folder)
-    return str(
-        source.options.get("raw_ids", "cityscapes" if source.adapter == "coco_panoptic" else source.adapter)
-    )
+    return dataset_of_adapter(source.adapter, source.options)
+
+
+def dataset_of_adapter(adapter: str, options: Mapping[str, Any]) -> str:
+    """The data set whose raw ids an adapter's maps use: its option ``raw_ids``, otherwise its own."""
+    return str(options.get("raw_ids", DATASET_OF.get(adapter, adapter)))
+
+
+def load_image(frame: GroundTruthFrame) -> UInt8Array:
+    """The image of a frame, be it a file or inside one.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        DataError: It is missing or broken.
+    """
+    return read_image(frame.image) if frame.read_image is None else frame.read_image()
 
 
 def read_ground_truth(frame: GroundTruthFrame, label_space: str, dataset: str) -> PanopticMap:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from gestalt.data.atomic_files import write_bytes
 from gestalt.errors import ConfigError, DataError
 
 SOURCE_FILE = "source.yaml"
@@ -64,6 +66,13 @@ def read_source(folder: Path) -> Source:
     if not root.is_dir():
         raise DataError(f"{path}: root {root} is no folder; correct it, or fetch the data")
     return Source(str(content["adapter"]), root, options)
+
+
+def write_source_file(folder: Path, adapter: str, root: str, options: Mapping[str, Any]) -> None:
+    """Write ``folder / "source.yaml"``, aside and then renamed; ``root`` as it shall stand there."""
+    stream = io.StringIO()
+    YAML().dump({"adapter": adapter, "root": root, "options": dict(options)}, stream)
+    write_bytes(folder / SOURCE_FILE, stream.getvalue().encode())
 
 
 def locate(folder: Path, text: str, *, origin: Path) -> Path:

@@ -6,127 +6,107 @@ picture is checked against the picture.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 
-from gestalt.errors import DataError, ShapeError
-from gestalt.evaluation.intersections import (
-    NO_PREDICTION,
-    IntersectionTable,
-    build_table,
-    count_tuples,
-    merge_tables,
-)
+from gestalt.data.coco_files import CocoAnnotation, CocoCategory, CocoPanoptic, read_colours
+from gestalt.errors import DataError, name_some
+from gestalt.evaluation.image_pairs import ImagePair, Named, Pixels, intersect_pairs
+from gestalt.evaluation.intersections import IntArray, IntersectionTable
 from gestalt.panoptic import VOID
 
-# Ids are R + 256 G + 65536 B.
-ID_BITS = 0xFFFFFF
-SHOWN_NAMES = 10
 
-
-@dataclass(frozen=True)
-class CocoCategory:
-    """One entry of ``categories``."""
-
-    id: int
-    name: str
-    is_thing: bool
-
-
-@dataclass(frozen=True)
-class CocoSegment:
-    """One entry of ``segments_info``; ``area`` is None where the file does not state it."""
-
-    id: int
-    category_id: int
-    is_crowd: bool
-    area: int | None
-
-
-@dataclass(frozen=True)
-class CocoImage:
-    """One entry of ``annotations``."""
-
-    image_id: str
-    picture: Path
-    segments: tuple[CocoSegment, ...]
-
-
-@dataclass(frozen=True)
-class CocoPanoptic:
-    """A panoptic JSON file and its folder of pictures.
+@dataclass(frozen=True, eq=False)
+class Naming:
+    """What the segments of a file become in a table.
 
     Attributes:
-        path: The JSON file.
-        categories: In the order of the file; empty for predictions that list none.
-        images: By image id as text.
+        class_of: Category -> class or output, 255 for void.
+        separate: Categories whose segments stay apart; those of the others become one per image and category.
+        crowd_is_flag: Crowds are marked as such and stay apart; otherwise their pixels are of no instance.
+        by_place: Instances are positions in ``segments_info``, from 1: where an image has several crowds of a
+            category, the last one forgives. Otherwise they are ids, which last over the frames of a video.
+        origin: The JSON file.
     """
 
-    path: Path
-    categories: tuple[CocoCategory, ...]
-    images: Mapping[str, CocoImage]
+    class_of: Mapping[int, int]
+    separate: frozenset[int]
+    crowd_is_flag: bool
+    by_place: bool
+    origin: Path
 
 
-def read_coco_panoptic(path: Path, folder: Path) -> CocoPanoptic:
-    """Read a panoptic JSON file; pictures are opened later.
+def intersect_coco(truth: CocoPanoptic, predictions: CocoPanoptic, *, workers: int = 1) -> IntersectionTable:
+    """One table of all images of the ground truth, by the rules of the official panoptic API.
 
-    Raises:
-        DataError: The file or the folder is missing, or an entry lacks a field.
-    """
-    for needed in (path, folder):
-        if not needed.exists():
-            raise DataError(f"{needed} does not exist")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path} is not JSON: {error}") from error
-    try:
-        categories = tuple(
-            CocoCategory(int(entry["id"]), str(entry.get("name", entry["id"])), bool(entry["isthing"]))
-            for entry in content.get("categories", ())
-        )
-        images = [_image(entry, folder) for entry in content["annotations"]]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{path} is not in COCO panoptic form: {error!r} is missing or of the wrong kind"
-        ) from error
-    by_id = {image.image_id: image for image in images}
-    if len(by_id) != len(images):
-        raise DataError(f"{path}: {len(images) - len(by_id)} images are annotated twice")
-    return CocoPanoptic(path, categories, by_id)
-
-
-def intersect_coco(truth: CocoPanoptic, predictions: CocoPanoptic) -> IntersectionTable:
-    """One table of all images of the ground truth.
-
-    Classes are positions in ``truth.categories``; instances are positions in ``segments_info``, from 1. An
-    image without prediction counts as missed, a prediction without ground truth for nothing.
+    Classes are the places of ``listed_categories``; no segments are merged. An image without prediction counts as
+    missed, a prediction without ground truth for nothing.
 
     Raises:
         DataError: No category or no image, a picture is missing or unreadable, JSON and picture disagree, or
-            a prediction uses a category that the ground truth does not list.
-        ShapeError: The two pictures of an image differ in size.
+            a prediction uses a category that the ground truth does not list; sizes differ.
     """
-    if not truth.categories:
-        raise DataError(f"{truth.path} lists no categories; they must stand in the ground truth")
+    class_of = places_of_categories(truth)
     if not truth.images:
         raise DataError(f"{truth.path} annotates no image")
-    if len(truth.categories) > VOID:
-        raise DataError(f"{truth.path} lists {len(truth.categories)} categories; at most {VOID} are possible")
-    class_of = {category.id: index for index, category in enumerate(truth.categories)}
-    if len(class_of) != len(truth.categories):
-        raise DataError(f"{truth.path}: a category id is listed twice")
-    return merge_tables(
-        _intersect_image(image, predictions.images.get(image_id), class_of, truth.path, predictions.path)
+    everything = frozenset(key for key, class_id in class_of.items() if class_id != VOID)
+    true_naming = Naming(class_of, everything, True, True, truth.path)
+    naming = Naming(class_of, everything, False, True, predictions.path)
+    pairs = [
+        ImagePair(
+            image_id,
+            partial(read_pixels, image, true_naming),
+            partial(read_pixels, predictions.images[image_id], naming)
+            if image_id in predictions.images
+            else None,
+        )
         for image_id, image in truth.images.items()
-    )
+    ]
+    return intersect_pairs(pairs, workers=workers, label=predictions.path.name)
+
+
+def listed_categories(content: CocoPanoptic) -> tuple[CocoCategory, ...]:
+    """The categories of a file that has to list them, without those that are void.
+
+    Raises:
+        DataError: It lists none, or more than there are class ids.
+    """
+    classes = tuple(category for category in content.categories if not category.is_void)
+    if not 0 < len(classes) <= VOID:
+        raise DataError(
+            f"{content.path} lists {len(classes) or 'no'} categories; 1..{VOID} with id, name and isthing must stand "
+            "in it"
+        )
+    return classes
+
+
+def places_of_categories(content: CocoPanoptic) -> dict[int, int]:
+    """The place of each category in ``listed_categories``, 255 for those that are void.
+
+    Raises:
+        DataError: As for ``listed_categories``.
+    """
+    places = {category.id: place for place, category in enumerate(listed_categories(content))}
+    return {category.id: places.get(category.id, VOID) for category in content.categories}
+
+
+def picture_folder(path: Path) -> Path:
+    """Where the pictures of a JSON file are: the folder named as the file, or the one that the file lies in."""
+    named = path.with_suffix("")
+    return named if named.is_dir() else path.parent
+
+
+def read_pixels(image: CocoAnnotation, naming: Naming) -> Pixels:
+    """A picture with what the JSON file says about it.
+
+    Raises:
+        DataError: As for ``read_colours``; ``name_rows`` of what comes out raises where picture and file disagree.
+    """
+    return Pixels((read_colours(image.picture),), partial(name_rows, image, naming), str(image.picture))
 
 
 def names_without(first: CocoPanoptic, second: CocoPanoptic) -> list[str]:
@@ -134,115 +114,41 @@ def names_without(first: CocoPanoptic, second: CocoPanoptic) -> list[str]:
     return sorted(set(first.images) - set(second.images))
 
 
-def read_segment_ids(path: Path) -> npt.NDArray[np.int32]:
-    """Decode a panoptic picture: (H, W) int32 segment ids, 0 where void.
-
-    Raises:
-        DataError: The file is missing, unreadable or not an 8-bit colour picture.
-    """
-    if not path.exists():
-        raise DataError(f"{path} does not exist, but the JSON file names it")
-    picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if picture is None:
-        raise DataError(f"{path} cannot be decoded as a PNG")
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] not in (3, 4):
-        raise DataError(
-            f"{path} must be an 8-bit RGB picture whose colours are segment ids. "
-            f"Got: {picture.shape} {picture.dtype}"
-        )
-    conversion = cv2.COLOR_BGR2RGBA if picture.shape[2] == 3 else cv2.COLOR_BGRA2RGBA
-    # Four bytes a pixel in the order R, G, B, A are one little-endian number; A is cut off.
-    packed = np.ascontiguousarray(cv2.cvtColor(picture, conversion)).view("<u4")[..., 0]
-    ids: npt.NDArray[np.int32] = (packed & ID_BITS).astype(np.int32)
-    return ids
-
-
-def _image(entry: dict[str, Any], folder: Path) -> CocoImage:
-    segments = tuple(
-        CocoSegment(
-            int(segment["id"]),
-            int(segment["category_id"]),
-            bool(segment.get("iscrowd", 0)),
-            int(segment["area"]) if "area" in segment else None,
-        )
-        for segment in entry["segments_info"]
-    )
-    return CocoImage(str(entry["image_id"]), folder / str(entry["file_name"]), segments)
-
-
-def _intersect_image(
-    truth: CocoImage,
-    prediction: CocoImage | None,
-    class_of: Mapping[int, int],
-    truth_json: Path,
-    predicted_json: Path,
-) -> IntersectionTable:
-    true_ids = read_segment_ids(truth.picture)
-    if prediction is None:
-        (true_values,), n_pixels = count_tuples(true_ids)
-        predicted = (np.full(len(n_pixels), NO_PREDICTION, np.int64), np.zeros(len(n_pixels), np.int64))
-    else:
-        predicted_ids = read_segment_ids(prediction.picture)
-        if true_ids.shape != predicted_ids.shape:
-            raise ShapeError(
-                f"image {truth.image_id}: prediction and ground truth must have one size (H, W). Got: "
-                f"{prediction.picture} {predicted_ids.shape}, {truth.picture} {true_ids.shape}"
-            )
-        (true_values, predicted_values), n_pixels = count_tuples(true_ids, predicted_ids)
-        predicted = _name_segments(predicted_values, n_pixels, prediction, class_of, predicted_json)[:2]
-    true_class, true_instance, is_crowd = _name_segments(true_values, n_pixels, truth, class_of, truth_json)
-    return build_table(
-        (truth.image_id,),
-        image=np.zeros(len(n_pixels), np.int64),
-        predicted_class=predicted[0],
-        predicted_instance=predicted[1],
-        true_class=true_class,
-        true_instance=true_instance,
-        is_crowd=is_crowd,
-        n_pixels=n_pixels,
-    )
-
-
-def _name_segments(
-    ids: npt.NDArray[np.int64],
-    n_pixels: npt.NDArray[np.int64],
-    image: CocoImage,
-    class_of: Mapping[int, int],
-    origin: Path,
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+def name_rows(image: CocoAnnotation, naming: Naming, values: Sequence[IntArray], n_pixels: IntArray) -> Named:
     """Class, instance and crowd flag of each row, after checking the picture against the JSON file."""
-    values, row_value = np.unique(ids, return_inverse=True)
-    areas = dict(zip(values.tolist(), np.bincount(row_value, weights=n_pixels).astype(int).tolist()))
+    present, row_value = np.unique(values[0], return_inverse=True)
+    areas = dict(zip(present.tolist(), np.bincount(row_value, weights=n_pixels).astype(int).tolist()))
     areas.pop(0, None)
     listed = {segment.id: (position, segment) for position, segment in enumerate(image.segments, start=1)}
-    where = f"{origin}, image {image.image_id}, picture {image.picture}"
+    where = f"{naming.origin}, image {image.image_id}, picture {image.picture}"
     if len(listed) != len(image.segments):
         raise DataError(f"{where}: a segment id is listed twice in segments_info")
     if unlisted := sorted(set(areas) - set(listed)):
-        raise DataError(f"{where}: ids {_some(unlisted)} are in the picture but not in segments_info")
+        raise DataError(f"{where}: ids {name_some(unlisted)} are in the picture but not in segments_info")
     if absent := sorted(set(listed) - set(areas)):
-        raise DataError(f"{where}: ids {_some(absent)} are in segments_info but have no pixel in the picture")
-    columns = np.zeros((len(values), 3), np.int64)
+        raise DataError(
+            f"{where}: ids {name_some(absent)} are in segments_info but have no pixel in the picture"
+        )
+    columns = np.zeros((len(present), 3), np.int64)
     columns[:, 0] = VOID
-    for row, value in enumerate(values.tolist()):
+    for row, value in enumerate(present.tolist()):
         if value == 0:
             continue
         position, segment = listed[value]
-        if segment.category_id not in class_of:
+        if segment.category_id not in naming.class_of:
             raise DataError(
-                f"{where}: segment {value} has category {segment.category_id}, which the ground truth "
-                "does not list"
+                f"{where}: segment {value} has category {segment.category_id}, which is none of "
+                f"{name_some(sorted(naming.class_of))}"
             )
         if segment.area is not None and segment.area != areas[value]:
             raise DataError(
                 f"{where}: segment {value} should have {segment.area} pixels. Got: {areas[value]}; the "
                 "picture and the JSON file do not belong together"
             )
-        columns[row] = class_of[segment.category_id], position, segment.is_crowd
+        is_apart = segment.category_id in naming.separate and (naming.crowd_is_flag or not segment.is_crowd)
+        instance = position if naming.by_place else segment.id
+        class_id = naming.class_of[segment.category_id]
+        is_crowd = segment.is_crowd and naming.crowd_is_flag and class_id != VOID
+        columns[row] = class_id, instance if is_apart else 0, is_crowd
     of_row = columns[row_value]
     return of_row[:, 0], of_row[:, 1], of_row[:, 2].astype(np.bool_)
-
-
-def _some(ids: list[int]) -> str:
-    more = f" and {len(ids) - SHOWN_NAMES} more" if len(ids) > SHOWN_NAMES else ""
-    return ", ".join(map(str, ids[:SHOWN_NAMES])) + more

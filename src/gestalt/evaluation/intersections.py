@@ -21,9 +21,16 @@ from gestalt.panoptic import VOID, PanopticMap
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
+# Rows of weights that are floating-point numbers at a time.
+ROWS_AT_ONCE = 50
+
 # Predicted class of images without any prediction. Unlike void it is never forgiven: otherwise a convention
 # that leaves predicted void out of the union would reward a method for failing on an image.
 NO_PREDICTION = 256
+
+# Of a COCO panoptic picture: red, green, blue.
+COLOURS = 3
+COLOUR_WEIGHTS = np.array([1, 2**8, 2**16], np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,24 +94,32 @@ def count_tuples(*maps: npt.NDArray[Any]) -> tuple[list[IntArray], IntArray]:
     the runs are sorted: some milliseconds for 1024 x 2048 pixels, whatever the values are.
 
     Args:
-        maps: Non-negative integer arrays of one size; the product of (largest value + 1) is below 2**63.
+        maps: Non-negative integer arrays (H, W) of one size; the product of (largest value + 1) is below 2**63.
+            (H, W, 3) uint8 are colours that stand for numbers, R + 256 G + 65536 B.
 
     Returns:
         Per map an (R,) int64 array of values, and (R,) int64 pixel counts; rows in ascending order of the
         tuple.
     """
-    flat = [np.ascontiguousarray(array).reshape(-1) for array in maps]
-    n_pixels = flat[0].size
+    flat = [np.ascontiguousarray(array).reshape(-1, *array.shape[2:]) for array in maps]
+    n_pixels = len(flat[0])
     if n_pixels == 0:
         return [np.zeros(0, np.int64) for _ in maps], np.zeros(0, np.int64)
-    is_start = np.empty(n_pixels, np.bool_)
+    is_start = np.zeros(n_pixels, np.bool_)
     is_start[0] = True
-    np.not_equal(flat[0][1:], flat[0][:-1], out=is_start[1:])
-    for array in flat[1:]:
-        is_start[1:] |= array[1:] != array[:-1]
+    for array in flat:
+        if array.ndim == 1:
+            is_start[1:] |= array[1:] != array[:-1]
+        else:
+            # Changes are few: finding them among the bytes is quicker than packing every pixel into a number.
+            colours = array.reshape(-1)
+            is_start[np.flatnonzero(colours[COLOURS:] != colours[:-COLOURS]) // COLOURS + 1] = True
     starts = np.flatnonzero(is_start)
     lengths = np.diff(starts, append=n_pixels)
-    columns = [array[starts].astype(np.int64) for array in flat]
+    columns = [
+        array[starts].astype(np.int64) @ COLOUR_WEIGHTS if array.ndim == 2 else array[starts].astype(np.int64)
+        for array in flat
+    ]
     codes, radices = columns[0], [int(column.max()) + 1 for column in columns]
     for column, radix in zip(columns[1:], radices[1:]):
         codes = codes * radix + column
@@ -135,12 +150,7 @@ def intersect(image_id: str, prediction: PanopticMap | None, truth: PanopticMap)
         predicted_classes = np.full_like(true_classes, NO_PREDICTION)
         predicted_instances = np.zeros_like(true_classes)
     else:
-        if prediction.size != truth.size:
-            raise ShapeError(
-                f"{image_id}: prediction and ground truth must have one size (H, W), because resizing "
-                f"a label map changes the score. Got: prediction {prediction.size}, ground truth "
-                f"{truth.size}; predict at the size of the ground truth"
-            )
+        check_sizes(image_id, prediction, truth)
         (true_classes, true_instances, predicted_classes, predicted_instances), counts = count_tuples(
             truth.semantic_map, truth.instance_map, prediction.semantic_map, prediction.instance_map
         )
@@ -154,6 +164,16 @@ def intersect(image_id: str, prediction: PanopticMap | None, truth: PanopticMap)
         is_crowd=np.zeros(len(counts), np.bool_),
         n_pixels=counts,
     )
+
+
+def check_sizes(image_id: str, prediction: PanopticMap | None, truth: PanopticMap) -> None:
+    """Raise a ``ShapeError`` where prediction and ground truth differ in size."""
+    if prediction is not None and prediction.size != truth.size:
+        raise ShapeError(
+            f"{image_id}: prediction and ground truth must have one size (H, W), because resizing a label map "
+            f"changes the score. Got: prediction {prediction.size}, ground truth {truth.size}; predict at the size "
+            "of the ground truth"
+        )
 
 
 def build_table(
@@ -260,6 +280,12 @@ def relabel_predictions(
     return _rebuild(table, predicted_class=predicted_class, predicted_instance=np.where(is_thing, names, 0))
 
 
+def keep_instances_of(table: IntersectionTable, pseudo_classes: Collection[int]) -> IntersectionTable:
+    """Let predicted segments of all but some pseudo-classes be of no instance: one per image and pseudo-class."""
+    keeps = np.isin(table.predicted_class, list(pseudo_classes))
+    return _rebuild(table, predicted_instance=np.where(keeps, table.predicted_instance, 0))
+
+
 def void_predictions_without_instance(
     table: IntersectionTable, pseudo_classes: Collection[int]
 ) -> IntersectionTable:
@@ -272,10 +298,23 @@ def void_small_objects(
     table: IntersectionTable, thing_classes: Collection[int], min_area_px: int
 ) -> IntersectionTable:
     """Turn true objects (thing class, own instance) below ``min_area_px`` pixels into void."""
+    if min_area_px == 0:
+        return table
     segments = true_segments(table)
     is_small = (segments.instance > 0) & (segments.area < min_area_px)
     is_small &= np.isin(segments.class_id, list(thing_classes))
     return _rebuild(table, true_class=np.where(is_small[segments.of_row], VOID, table.true_class))
+
+
+def void_small_stuff(
+    table: IntersectionTable, pseudo_classes: Collection[int], min_area_px: int
+) -> IntersectionTable:
+    """Turn predicted segments of stuff pseudo-classes below ``min_area_px`` pixels into void."""
+    if min_area_px == 0:
+        return table
+    segments = predicted_segments(table)
+    is_small = np.isin(segments.class_id, list(pseudo_classes)) & (segments.area < min_area_px)
+    return _rebuild(table, predicted_class=np.where(is_small[segments.of_row], VOID, table.predicted_class))
 
 
 def mark_groups_as_crowd(table: IntersectionTable, thing_classes: Collection[int]) -> IntersectionTable:
@@ -315,3 +354,23 @@ def group_rows(*keys: npt.NDArray[Any]) -> tuple[IntArray, IntArray]:
 def sum_by(group: IntArray, values: npt.NDArray[Any], n_groups: int) -> IntArray:
     """(n_groups,) int64 sums of ``values`` per group; exact up to 2**53."""
     return np.bincount(group, weights=values, minlength=n_groups).astype(np.int64)
+
+
+def weighted_sum(counts: npt.NDArray[Any], weights: npt.NDArray[Any] | None) -> npt.NDArray[Any]:
+    """Sum numbers over images, (N, C) -> (C,), or for each of many resamples of the images, -> (..., C).
+
+    Args:
+        counts: (N, C) numbers of each image.
+        weights: (..., N), how often each image counts; once, without them.
+    """
+    if weights is None:
+        # Not as a product with ones: that may add in another order with another number of threads.
+        total: npt.NDArray[Any] = counts.sum(axis=0)
+        return total
+    rows, summands = weights.reshape(-1, weights.shape[-1]), counts.astype(np.float64)
+    sums = np.empty((len(rows), counts.shape[1]))
+    # As floating-point numbers all weights of many images would be large.
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        part = slice(start, start + ROWS_AT_ONCE)
+        sums[part] = rows[part].astype(np.float64) @ summands
+    return sums.reshape(*weights.shape[:-1], counts.shape[1])

@@ -86,8 +86,8 @@ def match_pseudo_classes(
             count (many-to-one), ``void`` is none (strict one-to-one).
 
     Returns:
-        One fixed assignment. It does not depend on the order of the pseudo-classes; classes that no
-        pseudo-class gets are never predicted.
+        One fixed assignment. It does not depend on the order of the pseudo-classes, except between two that share
+        exactly as many pixels with every class; classes that no pseudo-class gets are never predicted.
 
     Raises:
         ConfigError: ``left_over`` is unknown.

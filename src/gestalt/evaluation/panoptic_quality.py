@@ -3,13 +3,12 @@
 ``standard`` is the rule of the official panoptic API (Kirillov et al., CVPR 2019). ``void_neutral`` is the
 rule that unsupervised panoptic segmentation was published with: it leaves predicted void out of the union too
 and forgives what lies under it, so leaving pixels unlabelled is free. ``bdd100k`` is the rule of the official
-BDD100K
-evaluation: as ``standard``, but true void stays in the union.
+BDD100K evaluation: as ``standard``, but true void stays in the union.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +22,7 @@ from gestalt.evaluation.intersections import (
     predicted_segments,
     sum_by,
     true_segments,
+    weighted_sum,
 )
 from gestalt.panoptic import VOID
 
@@ -47,10 +47,10 @@ class PanopticQuality:
 
     Attributes:
         convention: ``void_neutral``, ``standard`` or ``bdd100k``.
-        true_positives: (C,) int64.
-        false_positives: (C,) int64.
-        false_negatives: (C,) int64.
-        iou_sum: (C,) float64, over the true positives.
+        true_positives: (..., C) int64; leading axes are resamples of the images.
+        false_positives: (..., C) int64.
+        false_negatives: (..., C) int64.
+        iou_sum: (..., C) float64, over the true positives.
     """
 
     convention: str
@@ -61,21 +61,37 @@ class PanopticQuality:
 
     @property
     def occurs(self) -> npt.NDArray[np.bool_]:
-        """(C,) bool: the class has a segment in truth or prediction that counts; others are in no mean."""
+        """(..., C) bool: the class has a segment in truth or prediction that counts; others are in no mean."""
         return (self.true_positives + self.false_positives + self.false_negatives) > 0
 
     def per_class(self) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """(C,) PQ, SQ, RQ in percent; 0 where nothing matched."""
+        """(..., C) PQ, SQ, RQ in percent; 0 where nothing matched."""
         denominator = self.true_positives + 0.5 * self.false_positives + 0.5 * self.false_negatives
         recognition = _ratio(self.true_positives, denominator)
         segmentation = _ratio(self.iou_sum, self.true_positives)
         return 100 * _ratio(self.iou_sum, denominator), 100 * segmentation, 100 * recognition
 
+    def means(
+        self, classes: Iterable[int], of_nothing: float = 0.0
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """(...) PQ, SQ, RQ in percent as means over those of ``classes`` that occur.
+
+        Args:
+            classes: Class ids.
+            of_nothing: The mean where none of them occurs.
+        """
+        chosen = sorted(classes)
+        occurs = self.occurs[..., chosen]
+        n_classes = occurs.sum(axis=-1)
+        sums = (np.where(occurs, values[..., chosen], 0.0).sum(axis=-1) for values in self.per_class())
+        pq, sq, rq = (np.where(n_classes > 0, total / np.maximum(n_classes, 1), of_nothing) for total in sums)
+        return pq, sq, rq
+
     def mean(self, classes: Iterable[int]) -> dict[str, float]:
         """PQ, SQ, RQ in percent as means over those of ``classes`` that occur, and their number."""
-        chosen = np.array([class_id for class_id in classes if self.occurs[class_id]], np.int64)
-        means = [float(values[chosen].mean()) if len(chosen) else 0.0 for values in self.per_class()]
-        return {"PQ": means[0], "SQ": means[1], "RQ": means[2], "n_classes": len(chosen)}
+        chosen = sorted(classes)
+        pq, sq, rq = (float(value) for value in self.means(chosen))
+        return {"PQ": pq, "SQ": sq, "RQ": rq, "n_classes": int(self.occurs[chosen].sum())}
 
     def to_dict(self, thing_classes: Collection[int], ignored: Collection[int] = ()) -> dict[str, Any]:
         """PQ, SQ, RQ over all classes, ``thing`` and ``stuff``, in percent.
@@ -92,16 +108,75 @@ class PanopticQuality:
         }
 
 
+@dataclass(frozen=True, eq=False)
+class PanopticCounts:
+    """Counts per image and class: what every sum over images, and every resample of them, is made of.
+
+    Attributes:
+        convention: ``void_neutral``, ``standard`` or ``bdd100k``.
+        image_ids: Names of the N images, in the order of the table.
+        true_positives: (N, C) int64.
+        false_positives: (N, C) int64.
+        false_negatives: (N, C) int64.
+        iou_sum: (N, C) float64, over the true positives.
+    """
+
+    convention: str
+    image_ids: tuple[str, ...]
+    true_positives: IntArray
+    false_positives: IntArray
+    false_negatives: IntArray
+    iou_sum: FloatArray
+
+    def total(self, weights: npt.NDArray[Any] | None = None) -> PanopticQuality:
+        """The sums over all images.
+
+        Args:
+            weights: (..., N) int64, how often each image counts; once, without them.
+        """
+        counts = (self.true_positives, self.false_positives, self.false_negatives, self.iou_sum)
+        return PanopticQuality(self.convention, *(weighted_sum(array, weights) for array in counts))
+
+    def of_images(self) -> PanopticQuality:
+        """Each image as if it were the whole evaluation set: leading axis N."""
+        return PanopticQuality(
+            self.convention, self.true_positives, self.false_positives, self.false_negatives, self.iou_sum
+        )
+
+
+def join_panoptic_counts(parts: Sequence[PanopticCounts]) -> PanopticCounts:
+    """The counts of all images, of one convention; images stay in the order of the parts."""
+    return PanopticCounts(
+        parts[0].convention,
+        tuple(name for part in parts for name in part.image_ids),
+        *(
+            np.concatenate([getattr(part, field) for part in parts])
+            for field in ("true_positives", "false_positives", "false_negatives", "iou_sum")
+        ),
+    )
+
+
 def panoptic_quality(
     table: IntersectionTable, n_classes: int, convention: str = VOID_NEUTRAL
 ) -> PanopticQuality:
-    """Match segments and count.
+    """Match segments and count over all images; see ``panoptic_counts``."""
+    return panoptic_counts(table, n_classes, convention).total()
+
+
+def panoptic_counts(
+    table: IntersectionTable,
+    n_classes: int,
+    convention: str = VOID_NEUTRAL,
+    iou_limit: FloatArray | None = None,
+) -> PanopticCounts:
+    """Match segments and count, per image.
 
     Args:
         table: Predictions in class ids (see ``relabel_predictions``); rows marked as crowd follow the
             official rule: never matched, never missed, and they forgive predictions of their class.
         n_classes: C; ids are 0..C-1.
         convention: ``void_neutral``, ``standard`` or ``bdd100k``.
+        iou_limit: (R,) no pair of segments counts with a higher IoU, such as its Boundary IoU; none by default.
 
     Raises:
         ConfigError: The convention is unknown.
@@ -129,6 +204,8 @@ def panoptic_quality(
     ours, theirs = predicted.of_row[can_match], true.of_row[can_match]
     union = predicted.area[ours] - not_in_union[ours] + true.area[theirs] - in_predicted_void[theirs] - shared
     iou = shared / union
+    if iou_limit is not None:
+        iou = np.minimum(iou, iou_limit[can_match])
     matched = iou > MATCH_IOU
     ours, theirs, iou = ours[matched], theirs[matched], iou[matched]
 
@@ -139,13 +216,22 @@ def panoptic_quality(
     is_missed &= in_predicted_void / true.area <= FORGIVEN_SHARE
     is_missed[theirs] = False
 
-    classes = true.class_id[theirs]
-    return PanopticQuality(
+    shape = (len(table.image_ids), n_classes)
+
+    def count(segments: Segments, which: npt.NDArray[Any]) -> IntArray:
+        cells = segments.image[which] * n_classes + segments.class_id[which]
+        return np.bincount(cells, minlength=shape[0] * n_classes).reshape(shape)
+
+    cells = true.image[theirs] * n_classes + true.class_id[theirs]
+    return PanopticCounts(
         convention=convention,
-        true_positives=np.bincount(classes, minlength=n_classes),
-        false_positives=np.bincount(predicted.class_id[is_false], minlength=n_classes),
-        false_negatives=np.bincount(true.class_id[is_missed], minlength=n_classes),
-        iou_sum=np.bincount(classes, weights=iou, minlength=n_classes).astype(np.float64),
+        image_ids=table.image_ids,
+        true_positives=count(true, theirs),
+        false_positives=count(predicted, is_false),
+        false_negatives=count(true, is_missed),
+        iou_sum=np.bincount(cells, weights=iou, minlength=shape[0] * n_classes)
+        .astype(np.float64)
+        .reshape(shape),
     )
 
 
@@ -163,5 +249,6 @@ def _covered_by_crowd(table: IntersectionTable, predicted: Segments, true: Segme
 
 
 def _ratio(numerator: npt.NDArray[Any], denominator: npt.NDArray[Any]) -> FloatArray:
-    ratio: FloatArray = np.divide(numerator, denominator, out=np.zeros(len(numerator)), where=denominator > 0)
+    shape = np.shape(numerator)
+    ratio: FloatArray = np.divide(numerator, denominator, out=np.zeros(shape), where=denominator > 0)
     return ratio

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from gestalt.errors import ConfigError
 from gestalt.evaluation.matching import LEFT_OVER_RULES, LeftOver
-from gestalt.evaluation.panoptic_quality import CONVENTIONS
+from gestalt.evaluation.panoptic_quality import CONVENTIONS, VOID_NEUTRAL
 from gestalt.panoptic import LabelSpace
 
 FOLDER = Path(__file__).parent / "protocols"
@@ -28,6 +29,12 @@ MATCHINGS = ("apart", "joint")
 
 # Thing regions without an instance: one ordinary segment, or a crowd.
 GROUP_REGIONS = ("segment", "crowd")
+
+# What the intervals of a number are drawn over.
+UNITS = ("image", "sequence")
+
+# Fields that are pairs (height, width).
+SIZES = ("image_size", "crop")
 
 HASH_LENGTH = 12
 
@@ -41,8 +48,12 @@ class Protocol:
         meaning: One line for the report.
         dataset: Adapter of the ground truth.
         split: Which images, in words.
+        n_images: How many they are; None where that is not fixed. With fewer, a number is of a part of the benchmark.
         rendered: The images are rendered: never to be put in one column with real ones.
         image_size: Required (height, width) of the ground truth; None takes what comes.
+        short_side_px: Both maps are resized, nearest neighbour, so that the short side has this length; None keeps
+            their size.
+        crop: (height, width) of the central window that counts, after resizing; None counts all.
         label_space: Name of the classes.
         ignored_classes: Names of classes that the data set does not annotate; in no mean.
         matching: ``apart`` or ``joint``, for panoptic quality; semantic quality is always joint.
@@ -50,14 +61,19 @@ class Protocol:
         conventions: First the primary one.
         group_regions: Per convention, ``segment`` or ``crowd``.
         min_object_px: Smaller true objects are void.
+        min_stuff_px: Smaller predicted stuff segments are void, per pseudo-class and image.
+        unit: ``image`` or ``sequence``, what the intervals of the numbers are drawn over.
     """
 
     name: str
     meaning: str
     dataset: str
     split: str
+    n_images: int | None
     rendered: bool
     image_size: tuple[int, int] | None
+    short_side_px: int | None
+    crop: tuple[int, int] | None
     label_space: str
     ignored_classes: tuple[str, ...]
     matching: str
@@ -65,11 +81,22 @@ class Protocol:
     conventions: tuple[str, ...]
     group_regions: Mapping[str, str]
     min_object_px: int
+    min_stuff_px: int
+    unit: str
 
     def __post_init__(self) -> None:
         where = f"protocol {self.name}"
         _check_choice(f"{where}: matching", self.matching, MATCHINGS)
         _check_choice(f"{where}: left_over", self.left_over, LEFT_OVER_RULES)
+        _check_choice(f"{where}: unit", self.unit, UNITS)
+        for name, limit in (
+            ("n_images", self.n_images),
+            ("short_side_px", self.short_side_px),
+            ("min_object_px", self.min_object_px),
+            ("min_stuff_px", self.min_stuff_px),
+        ):
+            if limit is not None and (not isinstance(limit, int) or limit < 0):
+                raise ConfigError(f"{where}: {name} must be a whole number from 0. Got: {limit!r}")
         if not self.conventions:
             raise ConfigError(f"{where}: conventions is empty; name at least one of {', '.join(CONVENTIONS)}")
         for convention in self.conventions:
@@ -80,6 +107,11 @@ class Protocol:
     def primary(self) -> str:
         """The convention that headline numbers follow."""
         return self.conventions[0]
+
+    @property
+    def void_is_wrong(self) -> bool:
+        """Whether unlabelled pixels are errors in mIoU and accuracy: where no convention forgives them."""
+        return VOID_NEUTRAL not in self.conventions
 
     @property
     def hash(self) -> str:
@@ -128,10 +160,16 @@ def known_protocols(folder: Path = FOLDER) -> list[str]:
 def load_protocol(name: str, folder: Path = FOLDER) -> Protocol:
     """Read a protocol; one that ``extends`` another states only the differences.
 
+    Args:
+        name: Of a protocol in ``folder``, or the path of a YAML file of one's own, which may extend those in
+            ``folder``.
+        folder: Where the named protocols lie.
+
     Raises:
         ConfigError: There is no such protocol, or a field is unknown, missing or not allowed.
     """
     values = _read(name, folder)
+    name = values["name"]
     fields = {field.name for field in dataclasses.fields(Protocol)}
     if unknown := sorted(set(values) - fields):
         raise ConfigError(
@@ -139,11 +177,10 @@ def load_protocol(name: str, folder: Path = FOLDER) -> Protocol:
         )
     if missing := sorted(fields - set(values)):
         raise ConfigError(f"protocol {name}: missing fields {', '.join(missing)}")
-    size = values["image_size"]
     return Protocol(
         **{
             **values,
-            "image_size": None if size is None else (int(size[0]), int(size[1])),
+            **{size: _pair(f"protocol {name}: {size}", values[size]) for size in SIZES},
             "ignored_classes": tuple(values["ignored_classes"]),
             "conventions": tuple(values["conventions"]),
         }
@@ -173,13 +210,32 @@ def protocol_for(dataset: str, names: Iterable[str], *, key: str = "evaluate.pro
 
 
 def _read(name: str, folder: Path) -> dict[str, Any]:
-    path = folder / f"{name}.yaml"
-    if not path.exists():
-        raise ConfigError(f"there is no protocol {name!r}; known: {', '.join(known_protocols(folder))}")
-    values = dict(YAML(typ="safe").load(path.read_text(encoding="utf-8")))
+    is_file = name.endswith((".yaml", ".yml"))
+    path = Path(name) if is_file else folder / f"{name}.yaml"
+    if not path.is_file():
+        hint = "there is no such file" if is_file else f"known: {', '.join(known_protocols(folder))}"
+        raise ConfigError(f"there is no protocol {name!r}; {hint}")
+    try:
+        values = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold the fields of a protocol. Got: {values!r}")
     parent = values.pop("extends", None)
     inherited = _read(parent, folder) if parent else {}
-    return {**inherited, **values, "name": name}
+    return {**inherited, **values, "name": path.stem}
+
+
+def _pair(key: str, value: object) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    if (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(isinstance(side, int) and side > 0 for side in value)
+    ):
+        return value[0], value[1]
+    raise ConfigError(f"{key} must be [height, width] in pixels, or null. Got: {value!r}")
 
 
 def _check_choice(key: str, value: object, choices: tuple[str, ...]) -> None:

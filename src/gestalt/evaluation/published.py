@@ -14,7 +14,7 @@ class PublishedResult:
     """One row of a published table.
 
     Attributes:
-        dataset: Adapter name of the benchmark, or ``muses``.
+        dataset: Whose raw ids the benchmark uses, as in the protocol.
         method: Name of the system.
         protocol: Name of our protocol with the same rules, or a short description.
         metrics: Percent by metric name.
@@ -53,16 +53,12 @@ PUBLISHED: tuple[PublishedResult, ...] = (
         {"PQ": 16.1, "SQ": 45.4, "PQ_thing": 3.0, "PQ_stuff": 25.7},
         f"quoted by {CUPS_PAPER}",
     ),
-    PublishedResult(
-        "kitti_panoptic", "CUPS", "kitti_panoptic19, cropped to 368 x 1240", {"PQ": 25.5}, CUPS_PAPER
-    ),
-    PublishedResult(
-        "kitti_panoptic", "U2Seg", "kitti_panoptic19, cropped to 368 x 1240", {"PQ": 20.6}, U2SEG_PAPER
-    ),
+    PublishedResult("kitti_panoptic", "CUPS", "kitti_panoptic19", {"PQ": 25.5}, CUPS_PAPER),
+    PublishedResult("kitti_panoptic", "U2Seg", "kitti_panoptic19", {"PQ": 20.6}, U2SEG_PAPER),
     PublishedResult("bdd", "CUPS", "bdd19", {"PQ": 19.9}, CUPS_PAPER),
     PublishedResult("bdd", "U2Seg", "bdd19", {"PQ": 15.8}, U2SEG_PAPER),
-    PublishedResult("muses", "CUPS", "19 classes", {"PQ": 24.4}, CUPS_PAPER),
-    PublishedResult("muses", "U2Seg", "19 classes", {"PQ": 20.3}, U2SEG_PAPER),
+    PublishedResult("muses", "CUPS", "muses19", {"PQ": 24.4}, CUPS_PAPER),
+    PublishedResult("muses", "U2Seg", "muses19", {"PQ": 20.3}, U2SEG_PAPER),
     PublishedResult("waymo", "CUPS", "waymo19", {"PQ": 26.4}, CUPS_PAPER),
     PublishedResult("waymo", "U2Seg", "waymo19", {"PQ": 19.8}, U2SEG_PAPER),
     PublishedResult("mots", "CUPS", "mots2", {"PQ": 67.8}, CUPS_PAPER),
@@ -70,14 +66,14 @@ PUBLISHED: tuple[PublishedResult, ...] = (
     PublishedResult(
         "cityscapes",
         "CUPS",
-        "27 classes, 320 x 320 centre crop, joint matching",
+        "cityscapes27_semantic320",
         {"mIoU": 26.8, "pixel_accuracy": 83.2},
         CUPS_PAPER,
     ),
     PublishedResult(
         "cityscapes",
         "DepthG",
-        "27 classes, 320 x 320 centre crop, joint matching",
+        "cityscapes27_semantic320",
         {"mIoU": 23.1},
         CUPS_PAPER,
     ),

@@ -16,8 +16,9 @@ from gestalt.config.network import PredictSettings
 from gestalt.data.images import read_image
 from gestalt.data.records import GroundTruthFrame
 from gestalt.data.sharded_run import FrameResult, RunSummary, run_sharded
-from gestalt.inference.predictor import Predictor
-from gestalt.panoptic import VOID
+from gestalt.inference.predictor import Predictor, at_trained_height
+from gestalt.network.checkpoint import load_network
+from gestalt.panoptic import VOID, UInt8Array
 from gestalt.runtime import choose_device
 
 SCORE_DIGITS = 6
@@ -29,6 +30,8 @@ class BenchmarkImage:
 
     frame_id: str
     image: Path
+    # Where the image is inside another file; as in GroundTruthFrame.
+    read: Callable[[], UInt8Array] | None = None
 
 
 @dataclass(frozen=True)
@@ -41,11 +44,13 @@ class FramePredictor:
 
     @cached_property
     def _predictor(self) -> Predictor:
-        return Predictor.load(self.network, choose_device(self.device), self.settings)
+        device = choose_device(self.device)
+        network, card = load_network(self.network, device)
+        return Predictor(network, card, at_trained_height(self.settings, card), device)
 
     def __call__(self, item: BenchmarkImage) -> FrameResult:
         """Maps ``semantic`` (unified classes) and ``instance``, and a record per segment."""
-        prediction = self._predictor(read_image(item.image))
+        prediction = self._predictor(read_image(item.image) if item.read is None else item.read())
         panoptic, segments = prediction.panoptic, prediction.segments
         return FrameResult(
             frame_id=item.frame_id,
@@ -104,7 +109,7 @@ def predict_benchmark(
         DataError: Too many frames failed, or there is none.
     """
     return run_sharded(
-        [BenchmarkImage(frame.frame_id, frame.image) for frame in frames],
+        [BenchmarkImage(frame.frame_id, frame.image, frame.read_image) for frame in frames],
         predictor,
         out_dir=out_dir,
         cache_dir=cache_dir,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,6 +39,14 @@ class PanopticPrediction:
 
     panoptic: PanopticMap
     segments: list[Segment]
+
+
+def at_trained_height(settings: PredictSettings, card: NetworkCard) -> PredictSettings:
+    """Settings with the height that the network was trained at, where they name none.
+
+    Objects much larger or smaller than those of the training images are not found.
+    """
+    return dataclasses.replace(settings, height_px=settings.height_px or card.image_size[0])
 
 
 class Predictor:

@@ -16,8 +16,9 @@ import numpy.typing as npt
 from gestalt.config.scenes import BenchmarkCamera, BenchmarkSceneSettings
 from gestalt.data.atomic_files import write_bytes
 from gestalt.data.images import write_png
+from gestalt.data.writers.bdd import to_bitmask
 from gestalt.errors import ConfigError, DataError
-from gestalt.panoptic import INSTANCES_PER_CLASS
+from gestalt.panoptic import INSTANCES_PER_CLASS, PanopticMap
 from gestalt.runtime import numpy_generator
 from gestalt.scenes import truth
 from gestalt.scenes.delivery import Row, deliver
@@ -179,9 +180,8 @@ def write_bdd(image: AnnotatedImage, root: Path) -> None:
     values, numbers = np.unique(image.instances, return_inverse=True)
     things = values >= INSTANCES_PER_CLASS
     numbered = max(BDD_IDS.values()) + np.cumsum(things)
-    instance = np.where(things, numbered, 0)[numbers.reshape(image.instances.shape)]
-    instance = np.where(instance > 0, instance, category)
-    mask = np.stack([category, np.zeros_like(category), instance // 256, instance % 256], -1).astype(np.uint8)
+    instance = np.where(things, numbered, 0)[numbers.reshape(image.instances.shape)].astype(np.uint16)
+    mask = to_bitmask(PanopticMap(category, instance))
     write_jpeg(root / "images" / "10k" / "val" / f"{image.name}.jpg", image.image)
     write_png(root / "labels" / "pan_seg" / "bitmasks" / "val" / f"{image.name}.png", mask)
 

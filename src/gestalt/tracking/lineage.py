@@ -107,18 +107,22 @@ def output_hashes(lock: Path = Path("dvc.lock")) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def evaluation_hash(outputs: Mapping[str, str], benchmarks: Path = Path("data/benchmarks")) -> str:
+def evaluation_hash(
+    outputs: Mapping[str, str], benchmarks: Path = Path("data/benchmarks"), root: Path = Path()
+) -> str:
     """One hash of the evaluation sets: two networks compare only when theirs is equal.
 
     Args:
         outputs: What ``output_hashes`` returns. Sets that DVC did not make (a user's own copy of a
             benchmark) count with the bytes of their ``source.yaml``.
-        benchmarks: Folder of the evaluation sets.
+        benchmarks: Folder of the evaluation sets, seen from ``root``.
+        root: Repository root.
     """
     parts = {path: md5 for path, md5 in outputs.items() if path.startswith(f"{benchmarks.as_posix()}/")}
-    for source in sorted(benchmarks.glob("*/source.yaml")):
-        if source.parent.as_posix() not in parts:
-            parts[source.parent.as_posix()] = file_hash(source)
+    for source in sorted((root / benchmarks).glob("*/source.yaml")):
+        path = (benchmarks / source.parent.name).as_posix()
+        if path not in parts:
+            parts[path] = file_hash(source)
     return _hash(repr(sorted(parts.items())).encode())
 
 

@@ -39,13 +39,20 @@ class LabelledFrame:
 
     @cached_property
     def image_hash(self) -> str:
-        """SHA-256 of the image file."""
-        return file_hash(self.image)
+        """SHA-256 of the image file, or of the pixels where the image is inside another file."""
+        return image_hash(self.image, self.truth)
 
     @cached_property
     def content_hash(self) -> str:
         """SHA-256 over image and annotation."""
-        return hashlib.sha256(f"{self.image_hash} {file_hash(self.truth.annotation)}".encode()).hexdigest()
+        if self.truth.read_image is None:
+            annotation = file_hash(self.truth.annotation)
+        else:
+            # The file holds many frames.
+            panoptic = self.truth.read()
+            content = panoptic.semantic_map.tobytes() + panoptic.instance_map.tobytes()
+            annotation = hashlib.sha256(content).hexdigest()
+        return hashlib.sha256(f"{self.image_hash} {annotation}".encode()).hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,12 +137,17 @@ def draw_frames(
     """
     judged = list(held_out)
     ids = {frame.frame_id for frame in judged}
-    # Files of other sizes cannot be equal, so few are read.
-    sizes = {frame.image.stat().st_size for frame in frames}
+    # Files of other sizes cannot be equal, so few are read; images inside other files may be equal to each other.
+    sizes = {frame.image.stat().st_size for frame in frames if frame.truth.read_image is None}
+    any_inside = any(frame.truth.read_image is not None for frame in frames)
     hashes = {
-        file_hash(frame.image)
+        image_hash(frame.image, frame)
         for frame in judged
-        if frame.image.is_file() and frame.image.stat().st_size in sizes
+        if (
+            any_inside
+            if frame.read_image is not None
+            else frame.image.is_file() and frame.image.stat().st_size in sizes
+        )
     }
     usable = [frame for frame in frames if frame.frame_id not in ids]
     if hashes:
@@ -185,7 +197,7 @@ class LabelledSamples:
 
 
 def _read_sample(frame: LabelledFrame, space: LabelSpace) -> TrainingSample:
-    image = read_image(frame.image)
+    image = read_image(frame.image) if frame.truth.read_image is None else frame.truth.read_image()
     truth = read_ground_truth(frame.truth, space.name, frame.dataset)
     if image.shape[:2] != truth.size:
         raise DataError(
@@ -206,6 +218,13 @@ def _read_sample(frame: LabelledFrame, space: LabelSpace) -> TrainingSample:
         ignore_uncovered_things=True,
         name=frame.frame_id,
     )
+
+
+def image_hash(image: Path, truth: GroundTruthFrame) -> str:
+    """SHA-256 of an image file, or of the pixels where ``truth`` says that the image is inside another file."""
+    if truth.read_image is None:
+        return file_hash(image)
+    return hashlib.sha256(truth.read_image().tobytes()).hexdigest()
 
 
 def file_hash(path: Path) -> str:

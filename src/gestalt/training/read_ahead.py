@@ -1,4 +1,4 @@
-"""What the next step needs from disk, made while the device works on this one."""
+"""What the next steps need from disk, made while the device works on this one."""
 
 from __future__ import annotations
 
@@ -11,24 +11,26 @@ T = TypeVar("T")
 
 
 class ReadAhead(Generic[T]):
-    """Results of a pure function of step and part; the same part of the next step is made meanwhile.
+    """Results of a pure function of step and part; the same part of the next steps is made meanwhile.
 
     Args:
-        load: Step and part -> result. It runs in one other thread, one call at a time.
+        load: Step and part -> result. It runs in other threads.
         steps: Nothing is made ahead from this step on.
+        threads: So many steps are made ahead, side by side.
     """
 
-    def __init__(self, load: Callable[[int, int], T], steps: int) -> None:
-        self._load, self._steps = load, steps
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
+    def __init__(self, load: Callable[[int, int], T], steps: int, threads: int = 1) -> None:
+        self._load, self._steps, self._threads = load, steps, threads
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="read-ahead")
         self._waiting: dict[tuple[int, int], Future[T]] = {}
 
     def take(self, step: int, part: int) -> T:
         """The result, whether it was made ahead or not; in whatever order steps are asked for."""
         wanted = self._waiting.pop((step, part), None) or self._pool.submit(self._load, step, part)
         result = wanted.result()
-        if step + 1 < self._steps and (step + 1, part) not in self._waiting:
-            self._waiting[step + 1, part] = self._pool.submit(self._load, step + 1, part)
+        for following in range(step + 1, min(step + 1 + self._threads, self._steps)):
+            if (following, part) not in self._waiting:
+                self._waiting[following, part] = self._pool.submit(self._load, following, part)
         return result
 
     def close(self) -> None:
@@ -37,9 +39,9 @@ class ReadAhead(Generic[T]):
 
 
 @contextmanager
-def reading_ahead(load: Callable[[int, int], T], steps: int) -> Iterator[ReadAhead[T]]:
+def reading_ahead(load: Callable[[int, int], T], steps: int, threads: int = 1) -> Iterator[ReadAhead[T]]:
     """A ``ReadAhead`` that is closed when the block ends."""
-    ahead = ReadAhead(load, steps)
+    ahead = ReadAhead(load, steps, threads)
     try:
         yield ahead
     finally:

@@ -11,14 +11,19 @@ from typing import Any
 
 from gestalt.data.adapters import (
     bdd,
+    bdd_scalabel,
     cityscapes,
+    cityscapes_panoptic,
     coco_panoptic,
     folder,
     kitti_odometry,
     kitti_panoptic,
     kitti_raw,
     kitti_scene_flow,
+    kitti_step,
     mots,
+    mots_text,
+    muses,
     waymo,
 )
 from gestalt.data.records import BrokenFrame, GroundTruthFrame, StereoPair
@@ -36,10 +41,15 @@ VIDEO_ADAPTERS: dict[str, FindPairs] = {
 }
 TRUTH_ADAPTERS: dict[str, FindTruth] = {
     "bdd": bdd.find_truth,
+    "bdd_scalabel": bdd_scalabel.find_truth,
     "cityscapes": cityscapes.find_truth,
+    "cityscapes_panoptic": cityscapes_panoptic.find_truth,
     "coco_panoptic": coco_panoptic.find_truth,
     "kitti_panoptic": kitti_panoptic.find_truth,
+    "kitti_step": kitti_step.find_truth,
     "mots": mots.find_truth,
+    "mots_text": mots_text.find_truth,
+    "muses": muses.find_truth,
     "waymo": waymo.find_truth,
 }
 

@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gestalt.data.adapters.sequence_pairs import (
     NumberedFrame,
     SequenceNames,
@@ -22,11 +24,11 @@ from gestalt.data.adapters.sequence_pairs import (
     pair_frames,
 )
 from gestalt.data.calibration import read_cityscapes_camera
-from gestalt.data.images import read_png
-from gestalt.data.records import BrokenFrame, GroundTruthFrame, StereoPair
+from gestalt.data.images import IMAGE_SUFFIXES, read_png
+from gestalt.data.records import BrokenFrame, GroundTruthFrame, StereoPair, safe_id
 from gestalt.data.source import parse_options
 from gestalt.errors import DataError, ShapeError
-from gestalt.panoptic import PanopticMap, from_instance_ids
+from gestalt.panoptic import VOID, PanopticMap, from_instance_ids
 
 LEFT, RIGHT, CAMERA = "_leftImg8bit.png", "_rightImg8bit.png", "_camera.json"
 TRUTH = "_gtFine_instanceIds.png"
@@ -53,9 +55,15 @@ class CityscapesVideo:
 
 @dataclass(frozen=True)
 class CityscapesTruth:
-    """Options of the ground truth; an empty split takes all."""
+    """Options of the ground truth.
+
+    Attributes:
+        split: ``train``, ``val`` or ``test``; empty for all.
+        raw_ids: Data set whose raw ids the classes are, where another one is written in this form.
+    """
 
     split: str = ""
+    raw_ids: str = "cityscapes"
 
 
 def find_pairs(root: Path, options: Mapping[str, Any]) -> Iterator[StereoPair | BrokenFrame]:
@@ -102,11 +110,20 @@ def cut_snippets(frames: Mapping[int, NumberedFrame], length: int) -> list[dict[
 def find_truth(root: Path, options: Mapping[str, Any]) -> Iterator[GroundTruthFrame]:
     """Annotated frames of gtFine."""
     settings = parse_options(CityscapesTruth, options, "cityscapes")
-    for annotation in sorted((root / "gtFine").glob(f"{settings.split or '*'}/*/*{TRUTH}")):
+    truth = root / "gtFine"
+    splits = [truth / settings.split] if settings.split else list_folders(truth)
+    for annotation in sorted(path for split in splits for path in split.glob(f"*/*{TRUTH}")):
         split, city = annotation.parts[-3:-1]
-        frame_id = annotation.name.removesuffix(TRUTH)
-        image = root / "leftImg8bit" / split / city / f"{frame_id}{LEFT}"
-        yield GroundTruthFrame(frame_id, image, annotation, partial(read_instance_ids, annotation))
+        stem = annotation.name.removesuffix(TRUTH)
+        image = find_image(root / "leftImg8bit" / split / city, stem)
+        yield GroundTruthFrame(safe_id(stem), image, annotation, partial(read_instance_ids, annotation))
+
+
+def find_image(folder: Path, frame_id: str) -> Path:
+    """The left image of a frame: a PNG, as the data set has them, unless another kind is there."""
+    usual = folder / f"{frame_id}{LEFT}"
+    candidates = [usual, *(usual.with_suffix(suffix) for suffix in IMAGE_SUFFIXES)]
+    return next((path for path in candidates if path.is_file()), usual)
 
 
 def read_instance_ids(path: Path) -> PanopticMap:
@@ -116,9 +133,14 @@ def read_instance_ids(path: Path) -> PanopticMap:
         DataError: The file is missing, broken or of another form.
     """
     array = read_png(path)
+    if array.dtype == np.uint8 and (array == VOID).any():
+        raise DataError(
+            f"{path}: 16-bit ids were probably clipped to 8 bits, so that every object became {VOID}, which is void; "
+            f"write them as 16-bit PNG, {VOID} too where it is meant"
+        )
     try:
         return from_instance_ids(array)
-    except ShapeError as error:
+    except (DataError, ShapeError) as error:
         raise DataError(f"{path}: {error}") from error
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,11 +10,21 @@ from typing import Any
 
 import numpy as np
 
-from gestalt.data.images import read_png
+from gestalt.data.coco_files import (
+    CocoAnnotation,
+    CocoPanoptic,
+    CocoSegment,
+    read_coco_panoptic,
+    read_segment_ids,
+    segment_positions,
+)
+from gestalt.data.images import IMAGE_SUFFIXES
 from gestalt.data.records import GroundTruthFrame, safe_id
 from gestalt.data.source import parse_options
-from gestalt.errors import DataError, ShapeError
-from gestalt.panoptic import VOID, PanopticMap, rgb_to_ids
+from gestalt.errors import DataError
+from gestalt.panoptic import VOID, PanopticMap
+
+LARGEST_INSTANCE = np.iinfo(np.uint16).max
 
 
 @dataclass(frozen=True)
@@ -38,13 +47,11 @@ class CocoPanopticTruth:
 
 
 @dataclass(frozen=True)
-class CocoSegment:
-    """One entry of ``segments_info``."""
+class NamedSegment:
+    """What the pixels of a segment become: a class, and an instance or 0."""
 
-    id: int
-    category_id: int
-    is_thing: bool
-    is_crowd: bool
+    class_id: int
+    instance: int
 
 
 def find_truth(root: Path, options: Mapping[str, Any]) -> Iterator[GroundTruthFrame]:
@@ -54,57 +61,73 @@ def find_truth(root: Path, options: Mapping[str, Any]) -> Iterator[GroundTruthFr
         DataError: The JSON is missing or not in COCO panoptic form.
     """
     settings = parse_options(CocoPanopticTruth, options, "coco_panoptic")
-    path = root / settings.json
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        things = {entry["id"] for entry in content["categories"] if entry.get("isthing", 0)}
-        images = {entry["id"]: entry["file_name"] for entry in content["images"]}
-        entries = sorted(content["annotations"], key=lambda entry: str(entry["file_name"]))
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist") from None
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path} is not in COCO panoptic form: {error!r}") from error
-    for entry in entries:
-        annotation = root / settings.annotations / entry["file_name"]
-        segments = tuple(
-            CocoSegment(
-                info["id"], info["category_id"], info["category_id"] in things, bool(info.get("iscrowd", 0))
-            )
-            for info in entry["segments_info"]
-        )
+    content = read_coco_panoptic(root / settings.json, root / settings.annotations, is_complete=True)
+    for annotation, read in readers(content, crowd_is_void=settings.crowd_is_void):
+        stem = annotation.picture.stem
         yield GroundTruthFrame(
-            safe_id(annotation.stem),
-            root / settings.images / Path(images.get(entry["image_id"], f"{annotation.stem}.jpg")).name,
-            annotation,
-            partial(read_segments, annotation, segments, crowd_is_void=settings.crowd_is_void),
+            safe_id(stem),
+            _find_image(root / settings.images, annotation.image_name or f"{stem}.jpg"),
+            annotation.picture,
+            read,
+            annotation.sequence,
+            annotation.number,
         )
 
 
-def read_segments(path: Path, segments: tuple[CocoSegment, ...], *, crowd_is_void: bool) -> PanopticMap:
+def readers(
+    content: CocoPanoptic, *, crowd_is_void: bool
+) -> Iterator[tuple[CocoAnnotation, partial[PanopticMap]]]:
+    """Each annotation with what reads its picture.
+
+    Objects are the segments of thing categories that are no crowds. They keep their ids as instances where all ids of
+    the file fit 16 bits, so that an object of a video stays the same in all its frames; in other files, whose ids are
+    colours drawn anew in each picture, they are numbered 1..N in ascending order of their ids.
+    """
+    things = content.thing_ids
+    keeps_ids = all(
+        segment.id <= LARGEST_INSTANCE
+        for annotation in content.annotations
+        for segment in annotation.segments
+        if _is_object(segment, things)
+    )
+    for annotation in content.annotations:
+        objects = sorted(segment.id for segment in annotation.segments if _is_object(segment, things))
+        instances = {number: number if keeps_ids else place for place, number in enumerate(objects, start=1)}
+        named = tuple(
+            NamedSegment(
+                VOID if segment.is_crowd and crowd_is_void else segment.category_id,
+                instances.get(segment.id, 0) if _is_object(segment, things) else 0,
+            )
+            for segment in annotation.segments
+        )
+        yield annotation, partial(read_segments, annotation.picture, annotation.segments, named)
+
+
+def read_segments(path: Path, segments: Sequence[CocoSegment], named: Sequence[NamedSegment]) -> PanopticMap:
     """A COCO panoptic PNG; pixels of no segment are void.
 
+    Args:
+        path: The PNG.
+        segments: What the JSON lists.
+        named: What each of them becomes.
+
     Raises:
-        DataError: The PNG is missing, broken or not RGB, holds a segment that is not listed, or a category
-            does not fit 8 bits.
+        DataError: The PNG is missing, broken or not RGB, disagrees with the JSON, or a category does not fit 8 bits.
     """
-    try:
-        ids = rgb_to_ids(read_png(path))
-    except ShapeError as error:
-        raise DataError(f"{path}: {error}") from error
-    semantic = np.full(ids.shape, VOID, np.uint8)
-    instance = np.zeros(ids.shape, np.uint16)
-    n_instances = 0
-    for segment in segments:
-        if not 0 <= segment.category_id < VOID:
-            raise DataError(f"{path}: categories must be 0..{VOID - 1}. Got: {segment.category_id}")
-        inside = ids == segment.id
-        if segment.is_crowd and crowd_is_void:
-            continue
-        semantic[inside] = segment.category_id
-        if segment.is_thing and not segment.is_crowd:
-            n_instances += 1
-            instance[inside] = n_instances
-    unlisted = np.setdiff1d(ids, [0, *(segment.id for segment in segments)])
-    if len(unlisted):
-        raise DataError(f"{path} holds segment {unlisted[0]}, which the JSON does not list")
-    return PanopticMap(semantic, instance)
+    if strangers := [segment.category_id for segment in segments if not 0 <= segment.category_id < VOID]:
+        raise DataError(f"{path}: categories must be 0..{VOID - 1}. Got: {strangers[0]}")
+    positions = segment_positions(read_segment_ids(path), segments, path)
+    classes = np.array([VOID, *(name.class_id for name in named)], np.uint8)
+    instances = np.array([0, *(name.instance for name in named)], np.uint16)
+    return PanopticMap(classes[positions], instances[positions])
+
+
+def _is_object(segment: CocoSegment, things: frozenset[int]) -> bool:
+    return segment.category_id in things and not segment.is_crowd
+
+
+def _find_image(folder: Path, name: str) -> Path:
+    """The image as the JSON calls it, or without the folders of its name, or of another kind."""
+    named, flat = folder / name, folder / Path(name).name
+    candidates = [named, flat, *(flat.with_suffix(suffix) for suffix in IMAGE_SUFFIXES)]
+    return next((path for path in candidates if path.is_file()), named)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,29 @@ from gestalt.panoptic import VOID, LabelClass, LabelSpace
 FOLDER = Path(__file__).parent
 RAW_IDS = "raw_ids_"
 # Data sets that use the ids of another one.
-SAME_IDS_AS = {"kitti_panoptic": "cityscapes"}
+SAME_IDS_AS = {"kitti_mots": "mots", "kitti_panoptic": "cityscapes", "muses": "cityscapes"}
+
+
+@dataclass(frozen=True)
+class RawClass:
+    """A class as its data set numbers and calls it.
+
+    Attributes:
+        raw_id: Its number there.
+        name: Its name there.
+        is_thing: Whether it is countable in the first of the data set's label spaces that knows it.
+        is_void: Whether no label space knows it.
+    """
+
+    raw_id: int
+    name: str
+    is_thing: bool
+    is_void: bool
 
 
 @cache
 def load_label_space(name: str) -> LabelSpace:
-    """The label space ``cityscapes27``, ``cityscapes19``, ``cityscapes7`` or ``mots2``.
+    """The label space ``cityscapes27``, ``cityscapes19``, ``cityscapes7``, ``kitti_step19``, ``mots3`` or ``mots2``.
 
     Raises:
         ConfigError: There is no such label space.
@@ -42,7 +60,8 @@ def raw_id_table(dataset: str, space: str) -> npt.NDArray[np.uint8]:
     """Lookup from a data set's raw ids to a label space.
 
     Args:
-        dataset: ``cityscapes``, ``kitti_panoptic``, ``bdd``, ``waymo`` or ``mots``.
+        dataset: ``cityscapes``, ``kitti_panoptic``, ``muses``, ``bdd``, ``waymo``, ``mots``, ``kitti_mots`` or
+            ``kitti_step``.
         space: A label space that the data set is annotated finely enough for.
 
     Returns:
@@ -71,6 +90,32 @@ def raw_ids_by_name(dataset: str) -> dict[str, int]:
     """
     classes = _read(FOLDER / f"{RAW_IDS}{_dataset(dataset)}.yaml")["classes"]
     return {entry["name"]: entry["raw_id"] for entry in classes}
+
+
+@cache
+def raw_classes(dataset: str) -> tuple[RawClass, ...]:
+    """All classes of a data set, in the order of its table.
+
+    Raises:
+        ConfigError: The data set is unknown.
+    """
+    content = _read(FOLDER / f"{RAW_IDS}{_dataset(dataset)}.yaml")
+    things = {space: set(load_label_space(space).thing_ids) for space in content["spaces"]}
+    classes = []
+    for entry in content["classes"]:
+        known = [space for space in content["spaces"] if space in entry]
+        is_thing = bool(known) and entry[known[0]] in things[known[0]]
+        classes.append(RawClass(entry["raw_id"], entry["name"], is_thing, not known))
+    return tuple(classes)
+
+
+def spaces_of(dataset: str) -> tuple[str, ...]:
+    """Label spaces that a data set is annotated finely enough for, in the order of its table.
+
+    Raises:
+        ConfigError: The data set is unknown.
+    """
+    return tuple(_read(FOLDER / f"{RAW_IDS}{_dataset(dataset)}.yaml")["spaces"])
 
 
 def _dataset(name: str) -> str:
