@@ -165,8 +165,9 @@ def detail_section(evaluations: Mapping[str, Record]) -> list[str]:
     return [
         "<details><summary>Outlines and scores of the reported network</summary>",
         table(header, rows, caption="percent"),
-        '<p class="note">AP: instances whatever their class. A score should be the share of instances that hit an object '
-        "of their class above IoU 0.5 (ECE says how far off it is); a dot below the diagonal promises too much.</p>",
+        '<p class="note">AP: instances whatever their class. A score should be the share of instances that hit an '
+        "object of their class above IoU 0.5 (ECE says how far off it is); a dot below the diagonal promises too "
+        "much.</p>",
         f'<div class="charts">{"".join(charts)}</div>',
         "</details>",
     ]
