@@ -81,7 +81,20 @@ class Coverage:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """All metrics of one prediction folder under one protocol."""
+    """All metrics of one set of predictions under one protocol.
+
+    Attributes:
+        protocol: What the numbers mean.
+        space: Its classes.
+        things: Pseudo-classes that are things.
+        clusters: The cluster that each pseudo-class is, for reports.
+        coverage: Which images have which side.
+        assignment: Class of each pseudo-class, for panoptic quality.
+        joint_assignment: The same, matched over all classes, for semantic quality.
+        panoptic_counts: By convention, counts per image and class.
+        semantic_counts: Pixels per image and class.
+        groups: The sequence of each image, empty for single images.
+    """
 
     protocol: Protocol
     space: LabelSpace
