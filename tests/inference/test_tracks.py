@@ -64,7 +64,7 @@ def test_an_object_that_passes_behind_another_one_keeps_its_id(tracker: Tracker)
 
 @pytest.mark.parametrize("hidden", range(4))
 def test_an_object_is_remembered_for_as_many_frames_as_the_settings_say(hidden: int) -> None:
-    tracker = Tracker(TrackSettings(min_iou=0.3, memory_frames=2))
+    tracker = Tracker(TrackSettings(min_iou=0.3, reach=0, memory_frames=2))
     assert ids(tracker, car(20)) == [1]
     for _ in range(hidden):
         assert ids(tracker) == []
@@ -129,11 +129,41 @@ def test_another_class_is_another_object(tracker: Tracker) -> None:
 
 
 def test_little_overlap_is_no_link() -> None:
-    tracker = Tracker(TrackSettings(min_iou=0.5, memory_frames=0))
+    tracker = Tracker(TrackSettings(min_iou=0.5, reach=0, memory_frames=0))
     assert ids(tracker, (CAR, 0, 1, 0, 9)) == [1]
     assert ids(tracker, (CAR, 0, 1, 3, 12)) == [1]  # 6 / 12
     assert ids(tracker, (CAR, 0, 1, 10, 19)) == [2]  # expected at 6..15: 5 / 13
-    assert ids(Tracker(TrackSettings(min_iou=0.0, memory_frames=0)), car(0), car(30)) == [1, 2]
+    assert ids(Tracker(TrackSettings(min_iou=0.0, reach=0, memory_frames=0)), car(0), car(30)) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("box", "reach", "expected"),
+    [
+        ((CAR, 10, 13, 14, 17), 2.0, 1),  # moved by 4 pixels, its own 3 and one more
+        ((CAR, 10, 13, 17, 20), 2.0, 2),  # by 7: more than twice its size
+        ((CAR, 10, 13, 17, 20), 3.0, 1),
+        ((CAR, 10, 13, 14, 17), 0.0, 2),
+        ((CAR, 10, 14, 14, 19), 2.0, 2),  # as near, and more than twice as large
+        ((PERSON, 10, 13, 14, 17), 2.0, 2),
+    ],
+)
+def test_a_small_object_that_overlaps_with_nothing_goes_on_near_where_it_was(
+    box: Box, reach: float, expected: int
+) -> None:
+    tracker = Tracker(TrackSettings(min_iou=0.2, reach=reach, memory_frames=5))
+    assert ids(tracker, (CAR, 10, 13, 10, 13)) == [1]
+    assert ids(tracker, box) == [expected]
+
+
+def test_of_several_near_objects_those_go_on_that_are_nearest_together(tracker: Tracker) -> None:
+    assert ids(tracker, (CAR, 10, 13, 10, 13), (CAR, 10, 13, 20, 23)) == [1, 2]
+    assert ids(tracker, (CAR, 10, 13, 24, 27), (CAR, 10, 13, 14, 17)) == [2, 1]
+
+
+def test_overlap_goes_before_nearness(tracker: Tracker) -> None:
+    assert ids(tracker, car(20)) == [1]
+    # The first box overlaps; the second one is new although it is near.
+    assert ids(tracker, car(24), car(16, row=12)) == [1, 2]
 
 
 def test_tracks_that_are_ended_do_not_go_on_and_their_ids_stay_theirs(tracker: Tracker) -> None:
@@ -176,7 +206,7 @@ def test_more_tracks_than_ids_are_an_error(tracker: Tracker, monkeypatch: pytest
     monkeypatch.setattr(tracks, "MAX_TRACKS", 2)
     ids(tracker, car(0), car(30))
     with pytest.raises(DataError, match="can hold 2 tracks, and frame 1 begins more; cut the video"):
-        ids(tracker, car(0, row=14))
+        ids(tracker, (PERSON, 14, 20, 0, 12))
 
 
 def test_ious_are_those_of_the_masks() -> None:

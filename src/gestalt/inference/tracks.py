@@ -24,6 +24,9 @@ MAX_TRACKS = int(np.iinfo(np.uint16).max)
 # visible one keeps its id.
 FADING = 0.9
 
+# Where masks do not touch, an object of less than this share of the other's pixels is another one.
+MIN_AREA_RATIO = 0.5
+
 
 @dataclass(frozen=True, eq=False)
 class _Frame:
@@ -40,6 +43,23 @@ class _Frame:
     track_map: UInt16Array
 
 
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """The objects of the newest frame.
+
+    Attributes:
+        instances: (N,) int64, their ids in its map.
+        classes: (N,) uint8.
+        centres: (N, 2) float64, mean row and column of the mask, pixels.
+        areas: (N,) int64, pixels.
+    """
+
+    instances: npt.NDArray[np.int64]
+    classes: npt.NDArray[np.uint8]
+    centres: npt.NDArray[np.float64]
+    areas: npt.NDArray[np.int64]
+
+
 @dataclass(eq=False)
 class _Known:
     """What is known of each track so far; row 0 stands for no track.
@@ -48,11 +68,13 @@ class _Known:
         classes: (N + 1,) uint8, class of the track.
         centres: (N + 1, 2) float64, mean row and column of its mask when it was seen last, pixels.
         velocities: (N + 1, 2) float64, pixels per frame between the last two times it was seen; 0 before.
+        areas: (N + 1,) int64, pixels of its mask when it was seen last.
     """
 
     classes: npt.NDArray[np.uint8]
     centres: npt.NDArray[np.float64]
     velocities: npt.NDArray[np.float64]
+    areas: npt.NDArray[np.int64]
 
     def grow(self, classes: npt.NDArray[np.uint8]) -> None:
         """Add tracks of these classes."""
@@ -61,6 +83,7 @@ class _Known:
             np.concatenate([values, np.zeros((len(classes), 2))])
             for values in (self.centres, self.velocities)
         )
+        self.areas = np.concatenate([self.areas, np.zeros(len(classes), np.int64)])
 
 
 class Tracker:
@@ -68,15 +91,16 @@ class Tracker:
 
     A mask is expected where its track would be had it gone on as between the last two times it was seen. An instance
     continues a track of its class when its mask and the expected one overlap enough, each track at most once, so that
-    the overlaps of all links together are largest. Tracks that find no instance wait for some frames; all end where
-    the size of the frames changes, or when told so. Numbers count from 1 and are never given twice. The memory is that
-    of the last frames, however long the video.
+    the overlaps of all links together are largest. What overlaps with nothing, such as small objects and those whose
+    speed is not known yet, continues a track of its class and about its size that is expected near it. Tracks that
+    find no instance wait for some frames; all end where the size of the frames changes, or when told so. Numbers count
+    from 1 and are never given twice. The memory is that of the last frames, however long the video.
     """
 
     def __init__(self, settings: TrackSettings) -> None:
         self._settings = settings
         self._frames: deque[_Frame] = deque(maxlen=settings.memory_frames + 1)
-        self._known = _Known(np.zeros(1, np.uint8), np.zeros((1, 2)), np.zeros((1, 2)))
+        self._known = _Known(np.zeros(1, np.uint8), np.zeros((1, 2)), np.zeros((1, 2)), np.zeros(1, np.int64))
         self._n_frames = 0
 
     @property
@@ -124,43 +148,56 @@ class Tracker:
         classes[inside] = panoptic.semantic_map[rows, columns]
         sums = np.stack([np.bincount(inside, places, len(areas)) for places in (rows, columns)], axis=1)
 
-        chosen = self._choose_tracks(panoptic.instance_map, instances, classes[instances])
+        centres = sums[instances] / areas[instances, None]
+        seen = _Seen(instances, classes[instances], centres, areas[instances])
+        chosen = self._choose_tracks(panoptic.instance_map, seen)
         table = np.zeros(len(areas), np.uint16)
         table[instances] = chosen
-        self._learn(chosen, sums[instances] / areas[instances, None])
+        self._learn(chosen, seen)
         self._remember(table[panoptic.instance_map], np.sort(chosen))
         return table
 
-    def _choose_tracks(
-        self, instance_map: UInt16Array, instances: npt.NDArray[np.int64], classes: npt.NDArray[np.uint8]
-    ) -> npt.NDArray[np.int64]:
-        """(N,) int64, the track of each instance; new ones are made."""
+    def _choose_tracks(self, instance_map: UInt16Array, seen: _Seen) -> npt.NDArray[np.int64]:
+        """(N,) int64, the track of each object; new ones are made."""
         waiting = [frame for frame in self._frames if len(frame.tracks)]
-        chosen = np.zeros(len(instances), np.int64)
-        if waiting and len(instances):
+        chosen = np.zeros(len(seen.instances), np.int64)
+        if waiting and len(chosen):
             tracks = np.concatenate([frame.tracks for frame in waiting])
-            ious = np.hstack(
-                [mask_ious(instance_map, instances, self._expect(frame), frame.tracks) for frame in waiting]
-            )
             ages = np.concatenate(
                 [np.full(len(frame.tracks), self._n_frames - frame.number) for frame in waiting]
             )
-            is_possible = (ious > 0) & (ious >= self._settings.min_iou)
-            is_possible &= classes[:, None] == self._known.classes[tracks]
-            rows, columns = linear_sum_assignment(
-                np.where(is_possible, ious * FADING ** (ages - 1), 0.0), maximize=True
+            is_same = seen.classes[:, None] == self._known.classes[tracks]
+            ious = np.hstack(
+                [
+                    mask_ious(instance_map, seen.instances, self._expect(frame), frame.tracks)
+                    for frame in waiting
+                ]
             )
-            is_link = is_possible[rows, columns]
-            chosen[rows[is_link]] = tracks[columns[is_link]]
+            overlaps = np.where(is_same & (ious >= self._settings.min_iou), ious * FADING ** (ages - 1), 0.0)
+            _link(overlaps, tracks, chosen)
+            if self._settings.reach:
+                _link(np.where(is_same, self._nearness(seen, tracks, ages), 0.0), tracks, chosen)
         is_new, n_before = chosen == 0, self.n_tracks
         if n_before + is_new.sum() > MAX_TRACKS:
             raise DataError(
                 f"a video can hold {MAX_TRACKS} tracks, and frame {self._n_frames} begins more; cut the video into "
                 "parts, or raise predict.merge.score_threshold"
             )
-        self._known.grow(classes[is_new])
+        self._known.grow(seen.classes[is_new])
         chosen[is_new] = np.arange(n_before, self.n_tracks) + 1
         return chosen
+
+    def _nearness(
+        self, seen: _Seen, tracks: npt.NDArray[np.int64], ages: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.float64]:
+        """(N, M) float64: 1 where an object is where a track is expected, 0 where it is too far or of another size."""
+        known = self._known
+        expected = known.centres[tracks] + known.velocities[tracks] * ages[:, None]
+        distances = np.linalg.norm(seen.centres[:, None] - expected, axis=-1)
+        larger = np.maximum(seen.areas[:, None], known.areas[tracks])
+        smaller = np.minimum(seen.areas[:, None], known.areas[tracks])
+        nearness = np.maximum(1 - distances / (self._settings.reach * np.sqrt(larger)), 0.0)
+        return np.where(smaller >= MIN_AREA_RATIO * larger, nearness, 0.0)
 
     def _expect(self, frame: _Frame) -> UInt16Array:
         """(H, W) uint16: where the waiting tracks of a frame would be by now."""
@@ -176,14 +213,14 @@ class Tracker:
         expected[rows[is_inside], columns[is_inside]] = tracks[is_inside]
         return expected
 
-    def _learn(self, tracks: npt.NDArray[np.int64], centres: npt.NDArray[np.float64]) -> None:
-        """Note where tracks are now, and how they got there."""
+    def _learn(self, tracks: npt.NDArray[np.int64], seen: _Seen) -> None:
+        """Note where tracks are now, how large, and how they got there."""
         known = self._known
         for frame in self._frames:
             is_last, age = np.isin(tracks, frame.tracks), self._n_frames - frame.number
-            seen = tracks[is_last]
-            known.velocities[seen] = (centres[is_last] - known.centres[seen]) / age
-        known.centres[tracks] = centres
+            again = tracks[is_last]
+            known.velocities[again] = (seen.centres[is_last] - known.centres[again]) / age
+        known.centres[tracks], known.areas[tracks] = seen.centres, seen.areas
 
     def _remember(self, track_map: UInt16Array, tracks: npt.NDArray[np.int64]) -> None:
         """Tracks that were seen again are known from now on by how they look now."""
@@ -192,6 +229,23 @@ class Tracker:
             self._frames[position] = replace(frame, tracks=left)
         self._frames.append(_Frame(self._n_frames, tracks, track_map))
         self._n_frames += 1
+
+
+def _link(
+    likeness: npt.NDArray[np.float64], tracks: npt.NDArray[np.int64], chosen: npt.NDArray[np.int64]
+) -> None:
+    """Give objects without a track one of those that nobody has, so that all links together are likest.
+
+    Args:
+        likeness: (N, M), 0 where a link is not possible.
+        tracks: (M,)
+        chosen: (N,) track of each object, 0 for none; changed in place.
+    """
+    objects, places = np.flatnonzero(chosen == 0), np.flatnonzero(~np.isin(tracks, chosen))
+    free = likeness[np.ix_(objects, places)]
+    rows, columns = linear_sum_assignment(free, maximize=True)
+    is_link = free[rows, columns] > 0
+    chosen[objects[rows[is_link]]] = tracks[places[columns[is_link]]]
 
 
 def mask_ious(
