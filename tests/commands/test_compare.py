@@ -67,6 +67,8 @@ def test_two_folders_give_a_table_a_page_and_numbers(
     assert "B - A" in printed
     assert printed.splitlines()[-1] == "reports/comparison/index.html"
     summary = json.loads((project / "reports/comparison/summary.json").read_text())
+    page = (project / "reports/comparison/index.html").read_text()
+    assert "folders of predictions record neither parameters nor code" in page
     difference = summary["benchmarks"][BENCHMARK]["contestants"]["self_trained"]["differences"]
     assert difference["void_neutral"]["PQ"]["value"] > 0
     assert f"{difference['void_neutral']['PQ']['value']:+.1f}" in printed

@@ -92,7 +92,7 @@ def write_comparison(
         *_head(runs, letters, parts),
         *_notes(notes),
         *_overview(parts, letters),
-        *_values(values, letters),
+        *_values(values, runs, letters),
         *_tools(parts),
         *(line for part in parts for line in _benchmark(part, letters)),
     ]
@@ -169,7 +169,9 @@ def _overview(parts: Sequence[BenchmarkPart], letters: Mapping[str, str]) -> lis
     return ["<h2>At a glance</h2>", f'<div class="figures matrix">{table(header, rows)}</div>']
 
 
-def _values(values: Sequence[DifferingValues], letters: Mapping[str, str]) -> list[str]:
+def _values(
+    values: Sequence[DifferingValues], runs: Sequence[ComparedRun], letters: Mapping[str, str]
+) -> list[str]:
     lines = ["<h2>What differs</h2>"]
     header = ["", *(f"{letters[name]} {name}" for name in letters)]
     for place, block in enumerate(block for block in values if block.rows):
@@ -178,7 +180,13 @@ def _values(values: Sequence[DifferingValues], letters: Mapping[str, str]) -> li
         summary = f"{escape(block.title)}: {len(rows)}"
         lines.append(f"<details{unfolded}><summary>{summary}</summary>{table(header, rows)}</details>")
     if len(lines) == 1:
-        lines.append('<p class="note">Nothing that is recorded: parameters and code are the same.</p>')
+        n_recorded = sum(bool(run.facts) for run in runs)
+        reason = (
+            "Nothing that is recorded: parameters and code are the same."
+            if n_recorded > 1
+            else "Not known: folders of predictions record neither parameters nor code."
+        )
+        lines.append(f'<p class="note">{reason}</p>')
     return lines
 
 
